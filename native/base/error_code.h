@@ -1,0 +1,48 @@
+// error_code.h: every code that native code can fail with, in one table.
+// Knows: nothing. The SDK maps each row to a class of its own; a test walks the table through that map.
+// Threads: constants only.
+#pragma once
+
+#include <cstdint>
+
+namespace sluicebox {
+
+// X(identifier, number, name). Numbers cross into JavaScript and are never reused.
+#define SLUICEBOX_ERROR_CODES(X)             \
+  X(kInvalidArgument, 1, "invalid_argument") \
+  X(kUnsupported, 2, "unsupported")          \
+  X(kClosed, 3, "closed")                    \
+  X(kCancelled, 4, "cancelled")              \
+  X(kPermission, 5, "permission")            \
+  X(kNoSpace, 6, "no_space")                 \
+  X(kIo, 7, "io")                            \
+  X(kOutOfMemory, 8, "out_of_memory")        \
+  X(kInternal, 9, "internal")                \
+  X(kQueueFull, 10, "queue_full")            \
+  X(kImageNotFound, 20, "image_not_found")   \
+  X(kImageExists, 21, "image_exists")        \
+  X(kImageFormat, 22, "image_format")        \
+  X(kImageCorrupt, 23, "image_corrupt")      \
+  X(kImageLocked, 24, "image_locked")        \
+  X(kImageChain, 25, "image_chain")          \
+  X(kImageTooSmall, 26, "image_too_small")   \
+  X(kPathRefused, 27, "path_refused")
+
+enum class ErrorCode : std::int32_t {
+#define X(identifier, number, name) identifier = number,
+  SLUICEBOX_ERROR_CODES(X)
+#undef X
+};
+
+constexpr const char* error_code_name(ErrorCode code) {
+  switch (code) {
+#define X(identifier, number, name) \
+  case ErrorCode::identifier:       \
+    return name;
+    SLUICEBOX_ERROR_CODES(X)
+#undef X
+  }
+  return "unknown";
+}
+
+}  // namespace sluicebox

@@ -1,0 +1,115 @@
+// block.h: the one interface under every operation: the guest-visible bytes of ONE layer, and where they come from.
+// Knows: bytes, extents, the backing reference as text. Does not know: other layers (chain.h stacks them), locks,
+// operations. Threads: one thread at a time; read() and status() from several at once while nobody writes.
+//
+// Contract for every implementation:
+// 1. status() covers the whole disk without gaps; adjacent calls make progress; its cost is in metadata, not in bytes.
+// 2. read() of an unallocated range of this layer gives zeros (the chain supplies the backing's bytes).
+// 3. write() and write_zeros() cover whole units of allocation_unit() (the last unit may be cut by the end of the
+// disk), so that
+//    no layer ever needs another one's bytes; chain.h does copy-on-write for smaller writes.
+// 4. Nothing is durable before flush(). Killed at any moment, the file opens, checks without corruption (leaks at
+// most), and each
+//    unit reads as before or after.
+// 5. A range whose metadata is damaged is a typed error on read, never another range's bytes; no write goes through it.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <variant>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/cancel.h"
+#include "base/progress.h"
+#include "base/result.h"
+#include "image/disk_format.h"
+
+namespace sluicebox::image {
+
+enum class Mapping : std::uint8_t {
+  kUnallocated,  // this layer has nothing here: the backing shows through, or zeros
+  kZero,         // this layer says zeros
+  kData,         // this layer holds bytes
+};
+
+struct BlockStatus {
+  Mapping mapping = Mapping::kUnallocated;
+  std::uint64_t length = 0;  // from the offset asked for; > 0
+  bool compressed = false;
+  std::optional<std::uint64_t> host_offset;  // where in the layer's file, if kData and not compressed
+};
+
+// The backing as the image records it: text, not a path that was opened.
+struct BackingReference {
+  std::string path;
+  std::optional<std::string> format;  // as recorded; may name a format that this engine does not build
+  bool operator==(const BackingReference&) const = default;
+};
+
+struct CheckProblem {
+  std::string kind;  // e.g. "refcount-too-low", "leaked-cluster", "offset-past-end"
+  std::optional<std::uint64_t> offset;
+  std::string message;
+};
+
+struct CheckReport {
+  std::uint64_t corruptions = 0, leaks = 0, corruptions_fixed = 0, leaks_fixed = 0;
+  std::uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0, compressed_clusters = 0;
+  std::uint64_t image_end_offset = 0;
+  std::vector<CheckProblem> problems;  // the first 1,000; the counts are complete
+};
+
+enum class Repair : std::uint8_t { kNone, kLeaks, kAll };
+
+struct InternalSnapshot {
+  std::string id, name;
+  std::int64_t seconds = 0;
+  std::uint32_t nanoseconds = 0;
+  std::uint64_t vm_state_bytes = 0;
+};
+
+// What `info` shows of one layer beyond size and backing. Format-specific values travel as name and value.
+struct SpecificValue {
+  std::string name;  // under the name that qemu-img's JSON gives it
+  std::variant<bool, std::uint64_t, std::string> value;
+};
+struct LayerInfo {
+  std::optional<std::uint64_t> cluster_bytes;
+  bool dirty = false, corrupt = false, encrypted = false;
+  std::vector<InternalSnapshot> snapshots;
+  std::vector<SpecificValue> specific;
+};
+
+class Block {
+ public:
+  virtual ~Block() = default;
+
+  virtual DiskFormat format() const = 0;
+  virtual std::uint64_t size() const = 0;             // guest-visible bytes
+  virtual std::uint64_t allocation_unit() const = 0;  // a power of two
+  virtual LayerInfo info() const = 0;
+
+  virtual Status read(std::uint64_t offset, MutableBytes out) = 0;
+  // `offset` < size(); the answer does not reach past offset + length.
+  virtual Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) = 0;
+
+  virtual Status write(std::uint64_t offset, Bytes data) = 0;
+  // Afterwards the range reads as zeros whatever the backing holds.
+  virtual Status write_zeros(std::uint64_t offset, std::uint64_t length) = 0;
+  virtual Status flush() = 0;
+
+  virtual std::optional<BackingReference> backing() const { return std::nullopt; }
+  // kUnsupported where the format has no backing, kInvalidArgument where the text does not fit: known before any write.
+  virtual Status can_set_backing(const std::optional<BackingReference>& backing) const;
+  // One atomic header update, durable on return. Writes before it were flushed by the caller.
+  virtual Status set_backing(const std::optional<BackingReference>& backing);
+  // Bytes shown by internal snapshots depend on the backing, so a safe rebase has to know.
+  virtual bool has_internal_snapshots() const { return false; }
+
+  // kUnsupported for formats without metadata. Writes only what `repair` allows.
+  virtual Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel);
+};
+
+}  // namespace sluicebox::image

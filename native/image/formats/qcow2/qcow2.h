@@ -1,0 +1,28 @@
+// qcow2.h: a qcow2 file as a Block.
+// Knows: one file. Does not know: other layers, locks, operations.
+// Threads: as block.h.
+#pragma once
+
+#include <memory>
+
+#include "base/result.h"
+#include "image/block.h"
+#include "image/file.h"
+
+namespace sluicebox::image::qcow2 {
+
+struct OpenOptions {
+  bool writable = false;
+  // Opened by check with repair: a dirty or corrupt mark does not refuse it.
+  bool for_repair = false;
+  // Opened by info: features that cannot be read yet are reported by info(), and read() refuses them by name.
+  bool info_only = false;
+};
+
+// `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired first, a corrupt one refused.
+Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options);
+
+// The first bytes say qcow2 (magic and a version this engine knows).
+bool probe_qcow2(Bytes head);
+
+}  // namespace sluicebox::image::qcow2

@@ -1,0 +1,24 @@
+// context.h: what every operation is given beside its own options.
+// Knows: policy, cancel, progress. Threads: one operation's worker.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "base/cancel.h"
+#include "base/path_policy.h"
+#include "base/progress.h"
+#include "image/file.h"
+
+namespace sluicebox::image {
+
+struct OperationContext {
+  const PathPolicy& policy;
+  CancelToken& cancel;
+  ProgressSink& progress;
+  // The seam for fault injection: every file that an operation opens for writing passes through it. Null: as it is.
+  std::function<std::unique_ptr<File>(std::unique_ptr<File>)> wrap_file = nullptr;
+};
+
+}  // namespace sluicebox::image

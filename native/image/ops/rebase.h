@@ -1,0 +1,36 @@
+// rebase.h: moves an overlay to another backing image without changing what the guest sees (or, unsafe, just the
+// pointer). Knows: block interface, chain, locks. Does not know: which format the overlay has. Threads: one worker a
+// call.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "base/result.h"
+#include "image/disk_format.h"
+#include "image/ops/context.h"
+
+namespace sluicebox::image {
+
+struct RebaseOptions {
+  std::optional<std::string> backing;  // absent or "": detach
+  std::optional<DiskFormat> backing_format;
+  std::optional<DiskFormat> format;  // the overlay's
+  bool unsafe = false;
+  bool dry_run = false;
+};
+
+struct RebaseResult {
+  DiskFormat format = DiskFormat::kQcow2;
+  std::optional<std::string> backing_format;  // of the new backing
+  std::optional<std::string> from, to;        // as recorded
+  std::uint64_t clusters_compared = 0;
+  std::uint64_t clusters_copied = 0;
+  std::uint64_t bytes_copied = 0;
+};
+
+// Phases reported: "plan", "compare", "copy", "header".
+Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& options, OperationContext& context);
+
+}  // namespace sluicebox::image
