@@ -1,0 +1,154 @@
+// The one loop that drains the native queue. A pass is one batch of records, cut short when its time is spent, and goes on from a
+// later turn of the event loop, so that timers and I/O run between passes.
+import type { AsyncResource } from 'node:async_hooks'
+import { BATCH_RECORDS, type Core, type CoreOptions, loadAddon, RECORD_WORDS } from './native.js'
+
+/** Whoever takes the records of one handle. */
+export interface Sink {
+  /** Guards against a record of an older handle in the same slot. */
+  readonly generation: number
+  /** The async context of the public method that made the handle. */
+  readonly scope: AsyncResource
+  onRecord(kind: number, flags: number, length: number, low: number, high: number): void
+}
+
+/** A handle's id as one safe integer: 32 bits of generation above 21 bits of slot. */
+export const SLOT_LIMIT = 2 ** 21
+export const slotOf = (id: number): number => id % SLOT_LIMIT
+export const generationOf = (id: number): number => Math.floor(id / SLOT_LIMIT)
+
+const PASS_BUDGET_MS = 1
+const CLOCK_EVERY = 16
+/** Once 16 events took this long, each is followed by a look at the clock. */
+const SLOW_STRIDE_MS = 0.25
+
+export interface DrainStats {
+  passes: number
+  events: number
+  longestMs: number
+}
+
+/** What hears of every pass, with how full the queue was when it began. */
+export type AfterPass = (depth: number) => void
+
+export class Drain {
+  readonly core: Core
+  readonly stats: DrainStats = { passes: 0, events: 0, longestMs: 0 }
+  readonly #records = new Uint32Array(BATCH_RECORDS * RECORD_WORDS)
+  readonly #sinks: (Sink | undefined)[] = []
+  readonly #afterPass: AfterPass
+  #next = 0
+  #count = 0
+  #deadline = 0
+  #strideStart = 0
+  #stride = CLOCK_EVERY
+  #strideLeft = 0
+  #dispatching = false
+  #held = 0
+
+  constructor(options: CoreOptions, afterPass: AfterPass) {
+    this.#afterPass = afterPass
+    this.core = new (loadAddon().addon.Core)(options, this.#records, (count) => this.#begin(count))
+  }
+
+  add(id: number, sink: Sink): void {
+    this.#sinks[slotOf(id)] = sink
+  }
+
+  remove(id: number): void {
+    const slot = slotOf(id)
+    if (this.#sinks[slot]?.generation === generationOf(id)) this.#sinks[slot] = undefined
+  }
+
+  /** The loop lives as long as somebody holds it. */
+  hold(): void {
+    if (this.#held++ === 0) this.core.hold(true)
+  }
+
+  release(): void {
+    if (--this.#held === 0) this.core.hold(false)
+  }
+
+  /** Rung by the bell, with the first batch already in the buffer. */
+  #begin(count: number): void {
+    this.#next = 0
+    this.#count = count
+    this.#pass()
+  }
+
+  readonly #pass = (): void => {
+    // A listener that spins the loop itself must not start a second pass inside the first.
+    if (this.#dispatching) return
+    if (this.#next === this.#count) {
+      this.#next = 0
+      this.#count = this.core.take()
+      if (this.#count === 0) return
+    }
+    this.#dispatching = true
+    const start = performance.now()
+    this.#deadline = start + PASS_BUDGET_MS
+    this.#strideStart = start
+    this.#stride = CLOCK_EVERY
+    this.#strideLeft = CLOCK_EVERY
+    const first = this.#next
+    const depth = this.core.depth() + this.#count - first
+    try {
+      do this.#run()
+      while (this.#next < this.#count && this.#deadline !== 0)
+    } finally {
+      this.#dispatching = false
+      this.stats.passes++
+      this.stats.events += this.#next - first
+      this.stats.longestMs = Math.max(this.stats.longestMs, performance.now() - start)
+      // The bell stays silent until a take gives nothing, which is for that later turn to find out.
+      this.#again()
+      this.#afterPass(depth)
+    }
+  }
+
+  #again(): void {
+    const immediate = setImmediate(this.#pass)
+    if (this.#held === 0) immediate.unref()
+  }
+
+  /** Dispatches the records of one handle that stand together, entering its async context once. */
+  #run(): void {
+    const sink = this.#sinks[this.#records[this.#next * RECORD_WORDS + 1] as number]
+    if (sink === undefined) {
+      this.#next++
+      return
+    }
+    sink.scope.runInAsyncScope(this.#deliver, this, sink)
+  }
+
+  #deliver(sink: Sink): void {
+    const records = this.#records
+    const slot = records[this.#next * RECORD_WORDS + 1] as number
+    while (this.#next < this.#count) {
+      const at = this.#next * RECORD_WORDS
+      if (records[at + 1] !== slot) return
+      this.#next++
+      const head = records[at] as number
+      if (records[at + 2] === sink.generation && this.#sinks[slot] === sink) {
+        sink.onRecord(
+          head & 0xff,
+          (head >>> 8) & 0xff,
+          records[at + 3] as number,
+          records[at + 4] as number,
+          records[at + 5] as number,
+        )
+      }
+      if (--this.#strideLeft === 0 && this.#spent()) return
+    }
+  }
+
+  #spent(): boolean {
+    const now = performance.now()
+    if (now - this.#strideStart > SLOW_STRIDE_MS) this.#stride = 1
+    this.#strideLeft = this.#stride
+    this.#strideStart = now
+    if (now < this.#deadline) return false
+    this.#deadline = 0
+    return true
+  }
+}

@@ -1,0 +1,293 @@
+// Every check of an argument: at the door, once, in words. What passes here is well-formed; what it means is checked natively.
+import { availableParallelism, homedir } from 'node:os'
+import { isAbsolute, join } from 'node:path'
+import { inspect } from 'node:util'
+import { ImageError, InvalidArgumentError } from './errors.js'
+import type { DiskFormat } from './image-types.js'
+
+type Keys = readonly string[]
+
+/** A plain object whose keys are all known; a misspelt key is named, with the one that was probably meant. */
+export function readOptions(op: string, value: unknown, known: Keys, name = 'options'): Record<string, unknown> {
+  if (value === undefined) return {}
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(op, name, 'an object', value)
+  for (const key of Object.keys(value)) {
+    if (known.includes(key)) continue
+    const meant = known.find((candidate) => looksLike(candidate, key))
+    throw new InvalidArgumentError(
+      key,
+      `${op} has no such option${meant ? `; did you mean "${meant}"?` : ` (it has ${known.join(', ')})`}`,
+      op,
+    )
+  }
+  return value as Record<string, unknown>
+}
+
+export function readPath(op: string, name: string, value: unknown): string {
+  const text = readText(op, name, value)
+  if (text === '') throw bad(op, name, 'a path', value)
+  return text
+}
+
+/** Bound to the working directory of this moment, and not normalised: `link/..` means what the kernel says. */
+export function absolute(path: string): string {
+  return isAbsolute(path) ? path : `${process.cwd()}/${path}`
+}
+
+export function readText(op: string, name: string, value: unknown): string {
+  if (typeof value !== 'string') throw bad(op, name, 'a string', value)
+  if (value.includes('\0')) throw bad(op, name, 'a string without NUL characters', value)
+  return value
+}
+
+export function readBoolean(op: string, name: string, value: unknown): boolean | undefined {
+  if (value !== undefined && typeof value !== 'boolean') throw bad(op, name, 'true or false', value)
+  return value
+}
+
+export function readInteger(op: string, name: string, value: unknown, min: number, max = Number.MAX_SAFE_INTEGER) {
+  if (value === undefined) return undefined
+  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < min || value > max) {
+    throw bad(
+      op,
+      name,
+      max === Number.MAX_SAFE_INTEGER ? `an integer from ${min} up` : `an integer from ${min} to ${max}`,
+      value,
+    )
+  }
+  return value
+}
+
+export function readChoice<const C extends readonly (string | number)[]>(
+  op: string,
+  name: string,
+  value: unknown,
+  choices: C,
+): C[number] | undefined {
+  if (value === undefined) return undefined
+  if (!choices.includes(value as C[number]))
+    throw bad(op, name, `one of ${choices.map((choice) => inspect(choice)).join(', ')}`, value)
+  return value as C[number]
+}
+
+const suffixes: Readonly<Record<string, number>> = { K: 2 ** 10, M: 2 ** 20, G: 2 ** 30, T: 2 ** 40 }
+
+/** Bytes; above 2^53-1 is UNSUPPORTED, for a number cannot say it exactly. */
+export function readSize(op: string, name: string, value: unknown): number | undefined {
+  if (value === undefined) return undefined
+  const bytes = typeof value === 'string' ? sizeFromText(value) : value
+  if (typeof bytes !== 'number' || Number.isNaN(bytes) || bytes < 0)
+    throw bad(op, name, `bytes, or a string like '10G'`, value)
+  if (bytes > Number.MAX_SAFE_INTEGER) {
+    throw new ImageError('UNSUPPORTED', `${name}: sizes above 2^53-1 bytes are not supported, got ${inspect(value)}`, {
+      op,
+    })
+  }
+  if (!Number.isInteger(bytes)) throw bad(op, name, 'a whole number of bytes', value)
+  return bytes
+}
+
+function sizeFromText(text: string): number | undefined {
+  const match = /^(\d+(?:\.\d+)?)([KMGT]?)$/.exec(text)
+  return match ? Number(match[1]) * (suffixes[match[2] ?? ''] ?? 1) : undefined
+}
+
+const builtFormats = ['raw', 'qcow2'] as const
+const laterFormats: readonly unknown[] = ['vmdk', 'vhd', 'vhdx']
+
+export function readFormat(op: string, name: string, value: unknown): DiskFormat | undefined {
+  if (laterFormats.includes(value)) {
+    throw new ImageError('UNSUPPORTED', `${name}: the ${value} format is not built`, {
+      op,
+      hint: 'The formats are raw and qcow2.',
+    })
+  }
+  return readChoice(op, name, value, builtFormats)
+}
+
+export function readFunction<F>(op: string, name: string, value: unknown): F | undefined {
+  if (value !== undefined && typeof value !== 'function') throw bad(op, name, 'a function', value)
+  return value as F | undefined
+}
+
+export function readSignal(op: string, value: unknown): AbortSignal | undefined {
+  if (value !== undefined && !(value instanceof AbortSignal)) throw bad(op, 'signal', 'an AbortSignal', value)
+  return value
+}
+
+// ---------- the runtime ----------
+export interface RuntimeOptions {
+  /** State directory; images in it may name each other. Default: $SLUICEBOX_HOME, else sluicebox in the XDG data directory. Not created before it is needed. */
+  home?: string
+  /** Worker threads doing image work. Default: min(4, availableParallelism()). */
+  workers?: number
+  /** Capacity of the native event queue, kept at submission: an operation that finds no room waits. */
+  queue?: {
+    /** Default 4096, at least 8. */
+    maxEvents?: number
+    /** Default 64 MiB. */
+    maxBytes?: number
+  }
+  /** `images`: how many image operations run at once. Default: the number of workers. */
+  concurrency?: { images?: number }
+  /**
+   * Directories outside of which an image or a backing file is refused. Default: paths that the caller names are not limited; paths
+   * that an image names must lie in that image's directory or in the home, or be named by the caller in the same call. ['/'] trusts
+   * every path.
+   */
+  allowPaths?: string[]
+}
+
+export interface RuntimeSettings {
+  readonly home: string
+  readonly workers: number
+  readonly maxEvents: number
+  readonly maxBytes: number
+  readonly imageConcurrency: number
+  readonly directories: readonly string[]
+  readonly restrictCallers: boolean
+}
+
+export function readRuntimeOptions(value: unknown): RuntimeSettings {
+  const op = 'new Runtime'
+  const options = readOptions(op, value, ['home', 'workers', 'queue', 'concurrency', 'allowPaths'])
+  const queue = readOptions(op, options.queue, ['maxEvents', 'maxBytes'], 'queue')
+  const concurrency = readOptions(op, options.concurrency, ['images'], 'concurrency')
+  const home = absolute(options.home === undefined ? defaultHome() : readPath(op, 'home', options.home))
+  const workers = readInteger(op, 'workers', options.workers, 1, 64) ?? Math.min(4, availableParallelism())
+  const allowed = options.allowPaths === undefined ? undefined : readPaths(op, 'allowPaths', options.allowPaths)
+  return {
+    home,
+    workers,
+    maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 20) ?? 4096,
+    maxBytes: readInteger(op, 'queue.maxBytes', queue.maxBytes, 2 ** 16) ?? 64 * 2 ** 20,
+    imageConcurrency: readInteger(op, 'concurrency.images', concurrency.images, 1, 1024) ?? workers,
+    directories: [home, ...(allowed ?? [])],
+    restrictCallers: allowed !== undefined,
+  }
+}
+
+function readPaths(op: string, name: string, value: unknown): string[] {
+  if (!Array.isArray(value)) throw bad(op, name, 'an array of directories', value)
+  return value.map((entry, index) => absolute(readPath(op, `${name}[${index}]`, entry)))
+}
+
+function defaultHome(): string {
+  const { SLUICEBOX_HOME, XDG_DATA_HOME } = process.env
+  return SLUICEBOX_HOME || join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'sluicebox')
+}
+
+export function readCloseOptions(value: unknown): { timeoutMs: number } {
+  const options = readOptions('close', value, ['timeoutMs'])
+  return { timeoutMs: readInteger('close', 'timeoutMs', options.timeoutMs, 0, 2 ** 31 - 1) ?? 10_000 }
+}
+
+// ---------- images: each gives the request as the addon takes it ----------
+const common = ['signal', 'onProgress']
+
+export function readCreate(path: unknown, value: unknown): object {
+  const op = 'images.create'
+  const target = absolute(readPath(op, 'path', path))
+  if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
+  const format = readFormat(op, 'format', (value as { format?: unknown } | null)?.format)
+  if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
+  const shared = ['format', 'size', 'overwrite', 'backing', 'preallocation', ...common]
+  // extendedL2 and compression are recognised so that the refusal names them; they are not built.
+  const qcow2 = ['clusterSize', 'compat', 'refcountBits', 'lazyRefcounts', 'extendedL2', 'compression']
+  const options = readOptions(op, value, format === 'qcow2' ? [...shared, ...qcow2] : shared)
+  const request = {
+    path: target,
+    format,
+    size: readSize(op, 'size', options.size),
+    overwrite: readBoolean(op, 'overwrite', options.overwrite) ?? false,
+    backing: readBacking(op, options.backing),
+  }
+  if (format === 'raw') {
+    if (request.backing)
+      throw new ImageError('UNSUPPORTED', 'backing: a raw image cannot have one', { op, hint: 'Use format: "qcow2".' })
+    return {
+      ...request,
+      preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
+    }
+  }
+  return {
+    ...request,
+    clusterSize: readSize(op, 'clusterSize', options.clusterSize) ?? 65536,
+    version: readChoice(op, 'compat', options.compat, ['0.10', '1.1']) === '0.10' ? 2 : 3,
+    refcountBits: readChoice(op, 'refcountBits', options.refcountBits, [1, 2, 4, 8, 16, 32, 64]) ?? 16,
+    lazyRefcounts: readBoolean(op, 'lazyRefcounts', options.lazyRefcounts) ?? false,
+    extendedL2: readBoolean(op, 'extendedL2', options.extendedL2) ?? false,
+    zstd: readChoice(op, 'compression', options.compression, ['zlib', 'zstd']) === 'zstd',
+    preallocation:
+      readChoice(op, 'preallocation', options.preallocation, ['off', 'metadata', 'falloc', 'full']) ?? 'off',
+  }
+}
+
+function readBacking(op: string, value: unknown): { path: string; format: DiskFormat } | undefined {
+  if (value === undefined) return undefined
+  const backing = readOptions(op, value, ['path', 'format'], 'backing')
+  const format = readFormat(op, 'backing.format', backing.format)
+  if (format === undefined) throw bad(op, 'backing.format', 'the backing format, which is never guessed', undefined)
+  return { path: readPath(op, 'backing.path', backing.path), format }
+}
+
+export function readInfo(path: unknown, value: unknown): object {
+  const op = 'images.info'
+  const options = readOptions(op, value, ['chain', 'format', 'shared', 'signal'])
+  return {
+    path: absolute(readPath(op, 'path', path)),
+    chain: readBoolean(op, 'chain', options.chain) ?? false,
+    format: readFormat(op, 'format', options.format),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
+  }
+}
+
+export function readCheck(path: unknown, value: unknown): object {
+  const op = 'images.check'
+  const options = readOptions(op, value, ['repair', 'format', ...common])
+  return {
+    path: absolute(readPath(op, 'path', path)),
+    repair: readChoice(op, 'repair', options.repair, ['none', 'leaks', 'all']) ?? 'none',
+    format: readFormat(op, 'format', options.format),
+  }
+}
+
+export function readRebase(op: string, path: unknown, value: unknown) {
+  const options = readOptions(op, value, ['backing', 'backingFormat', 'format', 'mode', 'dryRun', ...common])
+  // A forgotten backing must not detach.
+  if (options.backing === undefined) throw bad(op, 'backing', 'a path, or null to detach', undefined)
+  return {
+    path: absolute(readPath(op, 'path', path)),
+    backing: options.backing === null ? '' : readText(op, 'backing', options.backing),
+    backingFormat: readFormat(op, 'backingFormat', options.backingFormat),
+    format: readFormat(op, 'format', options.format),
+    unsafe: readChoice(op, 'mode', options.mode, ['safe', 'unsafe']) === 'unsafe',
+    dryRun: readBoolean(op, 'dryRun', options.dryRun) ?? false,
+  }
+}
+
+// ---------- words ----------
+function bad(op: string, name: string, expected: string, got: unknown): InvalidArgumentError {
+  return new InvalidArgumentError(
+    name,
+    `expected ${expected}, got ${inspect(got, { depth: 0, maxStringLength: 80 })}`,
+    op,
+  )
+}
+
+/** Equal but for case, or within one edit. */
+function looksLike(known: string, typed: string): boolean {
+  const [a, b] = [known.toLowerCase(), typed.toLowerCase()]
+  if (a === b || a.startsWith(b) || b.startsWith(a)) return true
+  if (Math.abs(a.length - b.length) > 1) return false
+  let i = 0
+  while (i < a.length && a[i] === b[i]) i++
+  const [restA, restB] = [a.slice(i), b.slice(i)]
+  return (
+    restA.slice(1) === restB.slice(1) || restA.slice(1) === restB || restA === restB.slice(1) || swapped(restA, restB)
+  )
+}
+
+function swapped(a: string, b: string): boolean {
+  return a.length > 1 && a[0] === b[1] && a[1] === b[0] && a.slice(2) === b.slice(2)
+}

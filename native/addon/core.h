@@ -1,0 +1,61 @@
+// core.h: what one Runtime has natively: its queue, its workers, its bell; and the one order in which they end.
+// Knows: Node-API, queue, thread pool, image work. Does not know: promises, listeners (the SDK's).
+// Threads: made, called and destroyed on the JavaScript thread; workers see the queue and the policy through shared pointers.
+#pragma once
+
+#include <napi.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+
+#include "addon/bell.h"
+#include "base/path_policy.h"
+#include "base/thread_pool.h"
+#include "event_queue/queue.h"
+
+namespace sluicebox::addon {
+
+class Core final : public Napi::ObjectWrap<Core> {
+ public:
+  static Napi::Function define(Napi::Env env);
+  // new Core(options, records: Uint32Array, onBatch: (count) => void)
+  explicit Core(const Napi::CallbackInfo& info);
+  ~Core() override;
+
+  // For the tests' producer, which lives behind the same door.
+  const std::shared_ptr<event_queue::Queue>& queue() const { return queue_; }
+  // Runs after each take, when room has been made in the queue.
+  void after_take(std::function<void()> hook) { after_take_ = std::move(hook); }
+
+ private:
+  Napi::Value take(const Napi::CallbackInfo& info);
+  Napi::Value submit(const Napi::CallbackInfo& info);
+  Napi::Value progress(const Napi::CallbackInfo& info);
+  Napi::Value claim(const Napi::CallbackInfo& info);
+  Napi::Value cancel(const Napi::CallbackInfo& info);
+  void begin_close(const Napi::CallbackInfo& info);
+  Napi::Value shutdown(const Napi::CallbackInfo& info);
+  Napi::Value stats(const Napi::CallbackInfo& info);
+  Napi::Value depth(const Napi::CallbackInfo& info);
+  void hold(const Napi::CallbackInfo& info);
+
+  // Moves a batch into the records buffer.
+  std::uint32_t take_batch(Napi::Env env);
+  // The bell rang: one batch, one crossing into JavaScript.
+  void answer();
+  // The end, the same for close(), collection and teardown of the environment. False: a worker is stuck.
+  bool end(std::chrono::milliseconds wait);
+
+  std::shared_ptr<event_queue::Queue> queue_;
+  std::shared_ptr<const PathPolicy> policy_;
+  std::optional<ThreadPool> pool_;
+  std::unique_ptr<ThreadSafeBell> bell_;
+  Napi::Reference<Napi::Uint32Array> records_;
+  Napi::FunctionReference on_batch_;
+  std::function<void()> after_take_;
+  bool hooked_ = false;
+  bool joined_ = true;
+};
+
+}  // namespace sluicebox::addon

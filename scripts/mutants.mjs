@@ -1,0 +1,88 @@
+// Breaks one rule at a time (test/mutants/ID.patch) in a copy of the tree, builds, and shows that the test naming ID fails.
+// A patch under native/ is run against the native tests; one under lib/ or native/addon against vitest. mutants.mjs [ID …]
+import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { bin, capture, root } from './shell.mjs'
+
+const chosen = process.argv.slice(2)
+const ids = readdirSync(join(root, 'test/mutants'))
+  .filter((file) => file.endsWith('.patch'))
+  .map((file) => file.slice(0, -'.patch'.length))
+  .filter((id) => chosen.length === 0 || chosen.includes(id))
+  .sort()
+
+const folder = mkdtempSync(join(tmpdir(), 'sluicebox-mutants-'))
+process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
+copyTree()
+
+let caught = 0
+for (const id of ids) {
+  const verdict = tryMutant(id)
+  console.log(`${id.padEnd(6)} ${verdict}`)
+  if (verdict.startsWith('caught')) caught++
+}
+console.log(`\n${ids.length} mutants, ${caught} caught, ${ids.length - caught} missed`)
+process.exit(caught === ids.length && ids.length > 0 ? 0 : 1)
+
+function copyTree() {
+  const files = capture('git', ['ls-files', '-co', '--exclude-standard']).stdout.split('\n').filter(Boolean)
+  for (const file of files) {
+    mkdirSync(join(folder, file, '..'), { recursive: true })
+    cpSync(join(root, file), join(folder, file))
+  }
+  symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+}
+
+function tryMutant(id) {
+  const patch = join(root, 'test/mutants', `${id}.patch`)
+  const rule = id.replace(/-.*/, '') // H2-late.patch is a second mutant of H2
+  const inLib = /^\+\+\+ b\/(lib|native\/addon)\//m.test(readFileSync(patch, 'utf8'))
+  const suite = inLib ? sdkSuite : nativeSuite
+  const sound = suite(rule)
+  if (sound !== 'passed') return `MISSED: its test does not pass without the mutant (${sound})`
+  const applied = capture('git', ['apply', '--whitespace=nowarn', patch], { cwd: folder })
+  if (applied.code !== 0) return `MISSED: the patch does not apply: ${applied.stderr.trim()}`
+  const broken = suite(rule)
+  capture('git', ['apply', '-R', '--whitespace=nowarn', patch], { cwd: folder })
+  if (broken === 'failed') return `caught by ${inLib ? 'vitest' : 'native_tests'} "${rule}"`
+  return `MISSED: ${broken}`
+}
+
+function nativeSuite(rule) {
+  const out = join(folder, 'build/mutants')
+  const configured = capture(
+    'cmake',
+    ['-S', 'native', '-B', out, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DSLUICEBOX_TESTS=ON'],
+    { cwd: folder },
+  )
+  if (configured.code !== 0) return `configure failed: ${configured.stderr}`
+  const built = capture('cmake', ['--build', out], { cwd: folder })
+  if (built.code !== 0) return `does not build: ${built.stdout.slice(-2000)}`
+  // "Q1:" or "Q1," but not "Q12:".
+  const { code, stdout } = capture(join(out, 'native_tests'), [`--test-case=${rule}:*,${rule}\\,*,* ${rule}:*`], {
+    cwd: folder,
+    timeout: 120_000,
+  })
+  const ran = Number(/test cases:\s+(\d+)/.exec(stdout)?.[1] ?? 0)
+  if (ran === 0 && code === 0) return 'no native test names it'
+  return code === 0 ? 'passed' : 'failed'
+}
+
+function sdkSuite(rule) {
+  const args = ['compile', '-d', 'native', '-B', 'Release', '-O', 'build/Release', '-l', 'error']
+  const built = capture(process.execPath, [bin('cmake-js', 'bin/cmake-js'), ...args], { cwd: folder })
+  if (built.code !== 0) return `does not build: ${built.stderr.slice(-2000)}`
+  const { code, stdout, stderr } = capture(
+    process.execPath,
+    [bin('vitest', 'vitest.mjs'), 'run', '-t', `^(.* )?([QHXSBIP]\\d+, )*${rule}[:,]`],
+    {
+      cwd: folder,
+      timeout: 300_000,
+      env: { ...process.env, SLUICEBOX_ADDON: join(folder, 'build/Release/sluicebox_test.node') },
+    },
+  )
+  if (/no test(s)? (files )?found/i.test(stdout + stderr) || /Tests\s+\d+ skipped \(/.test(stdout))
+    return 'no vitest test names it'
+  return code === 0 ? 'passed' : 'failed'
+}

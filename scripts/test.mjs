@@ -1,0 +1,76 @@
+// npm test: every check there is, in order of what fails fastest; ends with one line "N passed, N failed".
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, readFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { bin, root } from './shell.mjs'
+
+const script = (name, ...args) => [process.execPath, join(root, 'scripts', name), ...args]
+const vitestReport = join(root, 'build/vitest.json')
+mkdirSync(join(root, 'build'), { recursive: true })
+
+// [title, command, how to count]; a step that is not counted by its output is one test.
+const steps = [
+  ['format', script('format.mjs'), one],
+  ['invariants', script('invariants.mjs'), one],
+  ['lint', script('lint.mjs'), one],
+  ['native tests under ASan and UBSan', script('native-tests.mjs', 'asan'), doctest],
+  ['native tests under TSan', script('native-tests.mjs', 'tsan'), doctest],
+  ['fuzz targets', script('fuzz.mjs', '10'), one],
+  [
+    'SDK',
+    [
+      process.execPath,
+      bin('vitest', 'vitest.mjs'),
+      'run',
+      '--reporter=default',
+      '--reporter=json',
+      `--outputFile.json=${vitestReport}`,
+    ],
+    vitest,
+  ],
+  ['public types', [process.execPath, bin('tsd', 'dist/cli.js')], one],
+]
+
+const total = { passed: 0, failed: 0 }
+const failures = []
+for (const [title, [program, ...args], count] of steps) {
+  console.log(`\n== ${title}`)
+  const started = performance.now()
+  const { status, stdout } = spawnSync(program, args, {
+    cwd: root,
+    stdio: ['ignore', 'pipe', 'inherit'],
+    encoding: 'utf8',
+    maxBuffer: 256 * 2 ** 20,
+  })
+  process.stdout.write(stdout ?? '')
+  const counted = count(status ?? 1, stdout ?? '')
+  // A crash may leave a summary that says all is well, or none at all.
+  if (status !== 0 && counted.failed === 0) counted.failed = 1
+  total.passed += counted.passed
+  total.failed += counted.failed
+  if (counted.failed > 0) failures.push(title)
+  console.log(
+    `-- ${title}: ${counted.passed} passed, ${counted.failed} failed (${((performance.now() - started) / 1000).toFixed(0)} s)`,
+  )
+}
+if (failures.length > 0) console.log(`\nfailed: ${failures.join('; ')}`)
+console.log(`\n${total.passed} passed, ${total.failed} failed`)
+process.exit(total.failed > 0 ? 1 : 0)
+
+function one(code) {
+  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
+}
+
+function doctest(_code, text) {
+  const match = /test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/.exec(text)
+  return match ? { passed: Number(match[1]), failed: Number(match[2]) } : { passed: 0, failed: 1 }
+}
+
+function vitest(_code, _text) {
+  try {
+    const report = JSON.parse(readFileSync(vitestReport, 'utf8'))
+    return { passed: report.numPassedTests, failed: report.numFailedTests + report.numFailedTestSuites }
+  } catch {
+    return { passed: 0, failed: 1 }
+  }
+}

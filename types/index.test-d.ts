@@ -1,0 +1,41 @@
+import { expectAssignable, expectError, expectType } from 'tsd'
+import {
+  type CheckReport,
+  type ImageInfo,
+  InvalidArgumentError,
+  type RebaseResult,
+  Runtime,
+  type RuntimeStats,
+  SluiceboxError,
+} from '..'
+
+const runtime = new Runtime({ workers: 2, queue: { maxEvents: 64 }, allowPaths: ['/'] })
+expectAssignable<AsyncDisposable>(runtime)
+expectType<RuntimeStats>(runtime.stats())
+expectType<Promise<void>>(runtime.close({ timeoutMs: 10 }))
+
+expectType<Promise<ImageInfo>>(runtime.images.create('a', { format: 'qcow2', size: '10G', clusterSize: '64K' }))
+expectType<Promise<ImageInfo>>(runtime.images.create('a', { format: 'raw', size: 1024, preallocation: 'full' }))
+expectType<Promise<CheckReport>>(runtime.images.check('a', { repair: 'leaks', signal: new AbortController().signal }))
+expectType<Promise<RebaseResult>>(runtime.rebase('a', { backing: null }))
+expectType<Promise<RebaseResult>>(
+  runtime.rebase('a', {
+    backing: 'b',
+    onProgress: ({ phase }) => expectType<'plan' | 'compare' | 'copy' | 'header'>(phase),
+  }),
+)
+
+expectError(runtime.rebase('a', {}))
+expectError(runtime.rebase('a', { backing: 'b', mode: 'quick' }))
+expectError(runtime.images.create('a', { format: 'raw', size: 1, clusterSize: 512 }))
+expectError(runtime.images.create('a', { format: 'vmdk', size: 1 }))
+expectError(runtime.images.create('a', { format: 'qcow2', size: '10X' }))
+expectError(runtime.on('image', 'not a function'))
+expectError(runtime.on('nosuch', () => {}))
+expectError(runtime.emit('close'))
+
+runtime.on('image', (event) => expectType<'started' | 'finished' | 'failed'>(event.type))
+runtime.on('pressure', ({ state }) => expectType<'high' | 'normal'>(state))
+
+const caught: unknown = new InvalidArgumentError('size', 'bytes', 'images.create')
+if (SluiceboxError.is(caught)) expectType<SluiceboxError>(caught)

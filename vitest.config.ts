@@ -1,0 +1,18 @@
+import { defineConfig } from 'vitest/config'
+
+// forks, not threads: a native crash then fails one file, and the others still report.
+export default defineConfig({
+  test: {
+    pool: 'forks',
+    maxWorkers: 2,
+    include: ['test/**/*.test.ts'],
+    globalSetup: ['test/support/global-setup.ts'],
+    env: {
+      SLUICEBOX_ADDON:
+        process.env.SLUICEBOX_ADDON ?? new URL('build/Release/sluicebox_test.node', import.meta.url).pathname,
+    },
+    testTimeout: 60_000,
+    hookTimeout: 60_000,
+    sequence: { shuffle: true },
+  },
+})
