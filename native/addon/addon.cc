@@ -12,7 +12,6 @@ namespace sluicebox::addon {
 namespace {
 
 constexpr int kAbi = 1;  // lib/native.ts refuses another
-constexpr const char* kVersion = "0.1.0";
 
 Napi::Array error_codes(Napi::Env env) {
   Napi::Array codes = Napi::Array::New(env);
@@ -29,7 +28,7 @@ Napi::Array error_codes(Napi::Env env) {
 }
 
 Napi::Object init(Napi::Env env, Napi::Object exports) {
-  exports.Set("version", kVersion);
+  exports.Set("version", SLUICEBOX_VERSION);  // from package.json
   exports.Set("abi", Napi::Number::New(env, kAbi));
   exports.Set("errorCodes", error_codes(env));
   exports.Set("Core", Core::define(env));

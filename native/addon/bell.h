@@ -1,7 +1,6 @@
-// bell.h: the queue's bell as a ThreadSafeFunction: unbounded, because the queue never has two rings outstanding, and a bounded one
-// can deadlock (nodejs/node#58723).
-// Knows: Node-API, the queue's Bell. Does not know: records.
-// Threads: ring() from any; all else on the JavaScript thread.
+// bell.h: the queue's bell as a ThreadSafeFunction: unbounded, because the queue never has two rings outstanding, and a
+// bounded one can deadlock (nodejs/node#58723). Knows: Node-API, the queue's Bell. Does not know: records. Threads:
+// ring() from any; all else on the JavaScript thread.
 #pragma once
 
 #include <node_api.h>
@@ -23,7 +22,8 @@ class ThreadSafeBell final : public event_queue::Bell {
   void ring() noexcept override;
   // Whether a pending ring keeps the event loop alive.
   void hold(bool on);
-  // After it, ring() does nothing. The caller has detached the bell from its queue: nobody is inside ring(). Idempotent.
+  // After it, ring() does nothing. The caller has detached the bell from its queue: nobody is inside ring().
+  // Idempotent.
   void release();
 
  private:

@@ -4,7 +4,6 @@
 #include <cstring>
 #include <utility>
 
-#include "addon/image_work.h"
 #include "addon/values.h"
 #include "event_queue/operation.h"
 
@@ -30,7 +29,8 @@ class ImageTask final : public Task {
       operation_->complete(work_(context));
   }
   void failed() noexcept override {
-    // Small enough to be had even when the work's allocation was not; if not, the operation's destructor says the last word.
+    // Small enough to be had even when the work's allocation was not; if not, the operation's destructor says the last
+    // word.
     try {
       operation_->complete(error_payload(Error(ErrorCode::kOutOfMemory, "the operation ran out of memory")));
     } catch (...) {  // NOLINT(bugprone-empty-catch)
@@ -157,7 +157,7 @@ std::uint32_t Core::take_batch(Napi::Env env) {
   const std::size_t count = queue_->take(batch);
   // The record's layout is the words' layout on a little-endian host, the only kind that Node.js runs on here.
   std::memcpy(records.Data(), batch.data(), count * sizeof(event_queue::Record));
-  if (after_take_) after_take_();
+  for (const auto& hook : after_take_) hook();
   return static_cast<std::uint32_t>(count);
 }
 
@@ -180,7 +180,7 @@ void Core::answer() {
 Napi::Value Core::submit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!info[0].IsString()) throw Napi::TypeError::New(env, "op: expected a string");
-  ImageWork work = parse_image_work(info[0].As<Napi::String>().Utf8Value(), object_argument(info, 1));
+  ImageWork work = work_parser_(info[0].As<Napi::String>().Utf8Value(), object_argument(info, 1));
   const bool wants_progress = info[2].IsBoolean() && info[2].As<Napi::Boolean>().Value();
   auto operation = event_queue::Operation::open(
       *queue_, wants_progress ? event_queue::Operation::Progress::kYes : event_queue::Operation::Progress::kNo);
@@ -240,9 +240,9 @@ Napi::Value Core::stats(const Napi::CallbackInfo& info) {
   put(handles, "claimed", counters.claimed);
   put(handles, "finalized", counters.finalized);
   Napi::Object lanes = Napi::Object::New(env);
-  put(lanes, "open", stats.lanes_open);
+  put(lanes, "open", 0);
   put(lanes, "bytes", stats.bytes);
-  put(lanes, "stalled", stats.lanes_stalled);
+  put(lanes, "stalled", 0);
   Napi::Object object = Napi::Object::New(env);
   put(object, "depth", stats.depth);
   put(object, "capacity", stats.capacity);

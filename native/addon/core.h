@@ -1,6 +1,7 @@
 // core.h: what one Runtime has natively: its queue, its workers, its bell; and the one order in which they end.
 // Knows: Node-API, queue, thread pool, image work. Does not know: promises, listeners (the SDK's).
-// Threads: made, called and destroyed on the JavaScript thread; workers see the queue and the policy through shared pointers.
+// Threads: made, called and destroyed on the JavaScript thread; workers see the queue and the policy through shared
+// pointers.
 #pragma once
 
 #include <napi.h>
@@ -8,8 +9,11 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <string>
+#include <vector>
 
 #include "addon/bell.h"
+#include "addon/image_work.h"
 #include "base/path_policy.h"
 #include "base/thread_pool.h"
 #include "event_queue/queue.h"
@@ -23,10 +27,12 @@ class Core final : public Napi::ObjectWrap<Core> {
   explicit Core(const Napi::CallbackInfo& info);
   ~Core() override;
 
-  // For the tests' producer, which lives behind the same door.
+  // For the tests' producers, which live behind the same door: the queue, a hook that runs after each take (room was
+  // made in the queue), and operations beside those of images.
+  using WorkParser = ImageWork (*)(const std::string& op, const Napi::Object& request);
   const std::shared_ptr<event_queue::Queue>& queue() const { return queue_; }
-  // Runs after each take, when room has been made in the queue.
-  void after_take(std::function<void()> hook) { after_take_ = std::move(hook); }
+  void after_take(std::function<void()> hook) { after_take_.push_back(std::move(hook)); }
+  static void parse_work_with(WorkParser parser) { work_parser_ = parser; }
 
  private:
   Napi::Value take(const Napi::CallbackInfo& info);
@@ -53,7 +59,9 @@ class Core final : public Napi::ObjectWrap<Core> {
   std::unique_ptr<ThreadSafeBell> bell_;
   Napi::Reference<Napi::Uint32Array> records_;
   Napi::FunctionReference on_batch_;
-  std::function<void()> after_take_;
+  std::vector<std::function<void()>> after_take_;
+  // Set while the module loads, before any Core exists.
+  static inline WorkParser work_parser_ = parse_image_work;
   bool hooked_ = false;
   bool joined_ = true;
 };

@@ -15,8 +15,8 @@
 
 namespace sluicebox::addon {
 
-// Throw a JavaScript TypeError naming the key when the value is not of the kind. The SDK checks first; this keeps a direct caller
-// of the door from doing harm.
+// Throw a JavaScript TypeError naming the key when the value is not of the kind. The SDK checks first; this keeps a
+// direct caller of the door from doing harm.
 std::string text_of(const Napi::Object& object, const char* key);
 std::optional<std::string> optional_text_of(const Napi::Object& object, const char* key);
 bool flag_of(const Napi::Object& object, const char* key);
