@@ -82,12 +82,20 @@ void Queue::release(std::uint32_t entry) {
 std::size_t Queue::take(std::span<Record> out) {
   if (out.empty()) return 0;
   MutexLock lock(mutex_);
-  // A reference, because the analysis does not see into the lambda that the lock is held.
-  Ledger& ledger = ledger_;
-  const std::size_t count = ring_.pop(out, [&ledger](Origin origin) { ledger.vacate(origin.entry, origin.channel); });
+  const std::size_t count = std::min(out.size(), ring_.size());
+  vacate(count);
+  ring_.pop(out.first(count));
   wake_ = count == 0 ? Wake::kIdle : Wake::kDraining;
   if (count == 0) drained_now();
   return count;
+}
+
+// The `count` oldest records are about to leave.
+void Queue::vacate(std::size_t count) {
+  for (std::size_t i = 0; i < count; ++i) {
+    const Origin origin = ring_.origin(i);
+    ledger_.vacate(origin.entry, origin.channel);
+  }
 }
 
 bool Queue::wake() {
@@ -167,8 +175,8 @@ void Queue::finish_close() {
     MutexLock lock(mutex_);
     if (!close_.finish()) return;
     discarded_ += ring_.size();
-    Ledger& ledger = ledger_;  // as in take()
-    ring_.clear([&ledger](Origin origin) { ledger.vacate(origin.entry, origin.channel); });
+    vacate(ring_.size());
+    ring_.clear();
     moved_.notify_all();
   }
   // A claim that nobody takes the payload of reclaims it.

@@ -108,6 +108,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   // The channel is occupied by the caller. False when the queue is closed for good.
   bool post(std::uint32_t entry, std::uint32_t channel, const Record& record) EXCLUDES(mutex_, bell_mutex_);
   void release(std::uint32_t entry) EXCLUDES(mutex_, bell_mutex_);
+  void vacate(std::size_t count) REQUIRES(mutex_);
   // True when the caller has to ring, after it let go of the lock.
   bool wake() REQUIRES(mutex_);
   bool drained_now() REQUIRES(mutex_);

@@ -6,7 +6,6 @@
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <memory>
 #include <span>
 
@@ -37,29 +36,21 @@ class Ring {
     ++size_;
   }
 
-  // Copies up to out.size() records, oldest first, tells `let_go` the origin of each, and forgets them.
-  template <typename LetGo>
-  std::size_t pop(std::span<Record> out, LetGo let_go) {
-    const std::size_t count = std::min(out.size(), size_);
-    const std::size_t straight = std::min(count, capacity_ - head_);
+  // Of the i-th oldest record.
+  Origin origin(std::size_t i) const { return origins_[wrap(head_ + i)]; }
+
+  // Moves the out.size() oldest records, no more than there are, to `out`.
+  void pop(std::span<Record> out) {
+    const std::size_t straight = std::min(out.size(), capacity_ - head_);
     std::copy_n(&records_[head_], straight, out.begin());
-    std::copy_n(&records_[0], count - straight, out.begin() + static_cast<std::ptrdiff_t>(straight));
-    forget(count, let_go);
-    return count;
+    std::copy_n(&records_[0], out.size() - straight, out.begin() + static_cast<std::ptrdiff_t>(straight));
+    head_ = wrap(head_ + out.size());
+    size_ -= out.size();
   }
 
-  template <typename LetGo>
-  void clear(LetGo let_go) {
-    forget(size_, let_go);
-  }
+  void clear() { size_ = 0; }
 
  private:
-  template <typename LetGo>
-  void forget(std::size_t count, LetGo& let_go) {
-    for (std::size_t i = 0; i < count; ++i) let_go(origins_[wrap(head_ + i)]);
-    head_ = wrap(head_ + count);
-    size_ -= count;
-  }
   std::size_t wrap(std::size_t index) const { return index < capacity_ ? index : index - capacity_; }
 
   const std::size_t capacity_;
