@@ -1,0 +1,159 @@
+#include "image/chain.h"
+
+#include <fcntl.h>
+
+#include <algorithm>
+
+#include "image/formats/qcow2/qcow2.h"
+#include "image/formats/raw/raw.h"
+#include "image/locks.h"
+#include "image/open_file.h"
+#include "image/printable.h"
+#include "image/probe.h"
+
+namespace sluicebox::image {
+
+namespace {
+
+// A file that was judged becomes a layer without a format: opened and locked, nothing of it read.
+Result<Layer> lock_and_open(const FoundFile& found, const std::string& path, Access access, OperationContext& context) {
+  std::unique_ptr<PosixFile> file = TRY(found.open(access == Access::kWrite));
+  Layer layer;
+  layer.path = path;
+  layer.resolved_path = found.resolved_path();
+  layer.identity = found.identity();
+  if (access != Access::kShared) {
+    const LockMode mode = access == Access::kWrite ? LockMode::kWriter : LockMode::kReader;
+    layer.locks_unavailable = TRY(lock_image(file->fd(), mode, path)) == LockOutcome::kUnavailable;
+  }
+  layer.file = std::move(file);
+  if (access == Access::kWrite && context.wrap_file) layer.file = context.wrap_file(std::move(layer.file));
+  return layer;
+}
+
+Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpose) {
+  const bool writable = access == Access::kWrite;
+  switch (format) {
+    case DiskFormat::kRaw:
+      layer.block = TRY(raw::open_raw(*layer.file, writable));
+      return {};
+    case DiskFormat::kQcow2:
+      layer.block = TRY(qcow2::open_qcow2(
+          *layer.file,
+          {.writable = writable, .for_repair = purpose == Purpose::kRepair, .info_only = purpose == Purpose::kInfo}));
+      return {};
+  }
+  return Error(ErrorCode::kInternal, "an image format without a reader");
+}
+
+// The directories that the image itself speaks for: the one of its path as it was named, and where it really lies.
+std::vector<std::string> own_directories(const Layer& layer) {
+  std::vector<std::string> directories = {directory_of(layer.resolved_path)};
+  const UniqueFd named(::open(directory_of(layer.path).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (named.valid()) {
+    Result<std::string> path = path_of_fd(named.get());
+    if (path.ok()) directories.push_back(std::move(path).value());
+  }
+  return directories;
+}
+
+Status require_file_name(const std::string& reference, const Layer& overlay, bool named_by_caller) {
+  if (named_by_caller) return require_file_reference(reference);
+  if (!has_protocol(reference)) return {};
+  return Error(ErrorCode::kPathRefused,
+               printable(overlay.path) + " names " + printable(reference) + ", which is a protocol and not a file")
+      .on(overlay.path)
+      .advise("images may only name files; unsafe rebase with a plain file name replaces it, allowPaths does not help");
+}
+
+// What an image records decides, never a probe: a guest that writes a qcow2 header into its raw disk gains nothing.
+Result<DiskFormat> recorded_format(const BackingReference& backing, const Layer& overlay) {
+  if (!backing.format || backing.format->empty()) {
+    return Error(ErrorCode::kImageChain, printable(overlay.path) + " does not record the format of its backing " +
+                                             printable(backing.path) + ", and it is not guessed")
+        .on(overlay.path)
+        .advise("record it: rebase onto the same backing with unsafe mode and backingFormat");
+  }
+  const std::optional<DiskFormat> format = format_from_name(*backing.format);
+  if (format) return *format;
+  return Error(ErrorCode::kUnsupported, printable(overlay.path) + " has a backing of the format " +
+                                            printable(*backing.format) + ", which this engine does not read")
+      .on(overlay.path);
+}
+
+Result<DiskFormat> format_for_caller(const BackingReference& backing, const Layer& overlay, const File& file) {
+  if (backing.format && !backing.format->empty()) return recorded_format(backing, overlay);
+  const std::optional<DiskFormat> probed = TRY(probe_format(file));
+  if (probed) return *probed;
+  return Error(ErrorCode::kInvalidArgument,
+               "backingFormat is required: " + printable(backing.path) + " has no header that tells its format")
+      .on(backing.path)
+      .advise("give backingFormat 'raw' if the file is a raw disk");
+}
+
+}  // namespace
+
+Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> format, Access access,
+                         OperationContext& context, Purpose purpose) {
+  const FoundFile found = TRY(FoundFile::find(path, NamedBy{.caller = true}, context.policy));
+  Layer layer = TRY(lock_and_open(found, path, access, context));
+  if (!format) format = TRY(probe_format(*layer.file)).value_or(DiskFormat::kRaw);
+  TRY(open_format(layer, *format, access, purpose));
+  return layer;
+}
+
+Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, OperationContext& context) {
+  std::vector<Layer> layers;
+  std::vector<FileIdentity> seen = {request.overlay->identity};
+  std::optional<BackingReference> backing = request.backing;
+  bool named_by_caller = request.named_by_caller;
+  while (backing) {
+    TRY(context.cancel.check());
+    const Layer& overlay = layers.empty() ? *request.overlay : layers.back();
+    TRY(require_file_name(backing->path, overlay, named_by_caller));
+    const std::string path = resolve_backing_path(overlay.path, backing->path);
+    if (seen.size() == kMaxChainDepth) {
+      return Error(ErrorCode::kImageChain, "the chain of " + printable(request.overlay->path) + " is longer than " +
+                                               std::to_string(kMaxChainDepth) + " images")
+          .on(path)
+          .advise("commit or rebase layers away first");
+    }
+    NamedBy named_by{.caller = named_by_caller};
+    if (!named_by_caller) {
+      named_by.allowed_directories = own_directories(overlay);
+      named_by.also_named = request.also_named;
+    }
+    const FoundFile found = TRY(FoundFile::find(path, named_by, context.policy));
+    // Before the lock: the writer's lock on the overlay would refuse it first, and for a worse reason.
+    if (std::ranges::find(seen, found.identity()) != seen.end()) {
+      return Error(ErrorCode::kImageChain, printable(path) + " is in the chain already: it would back itself")
+          .on(path)
+          .advise("name an image that does not stand on " + printable(request.overlay->path));
+    }
+    seen.push_back(found.identity());
+
+    std::optional<DiskFormat> format;
+    if (!named_by_caller) format = TRY(recorded_format(*backing, overlay));
+    Layer layer = TRY(lock_and_open(found, path, request.access, context));
+    if (!format) format = TRY(format_for_caller(*backing, overlay, *layer.file));
+    TRY(open_format(layer, *format, request.access, request.purpose));
+    layers.push_back(std::move(layer));
+    backing = layers.back().block->backing();
+    named_by_caller = false;
+  }
+  return layers;
+}
+
+bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context) {
+  if (has_protocol(backing.path)) return false;
+  const NamedBy named_by{.caller = false, .allowed_directories = own_directories(overlay)};
+  return FoundFile::find(resolve_backing_path(overlay.path, backing.path), named_by, context.policy).ok();
+}
+
+std::string resolve_backing_path(const std::string& image_path, const std::string& reference) {
+  if (reference.starts_with('/')) return reference;
+  const std::size_t slash = image_path.rfind('/');
+  return slash == std::string::npos ? reference : image_path.substr(0, slash + 1) + reference;
+}
+
+}  // namespace sluicebox::image

@@ -1,0 +1,92 @@
+#include "image/formats/raw/raw.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/checked.h"
+#include "image/printable.h"
+
+namespace sluicebox::image::raw {
+
+namespace {
+
+constexpr std::uint64_t kSector = 512;
+constexpr std::uint64_t kZeroChunk = 1u << 20;
+
+class RawBlock final : public Block {
+ public:
+  RawBlock(File& file, std::uint64_t size, bool writable) : file_(file), size_(size), writable_(writable) {}
+
+  DiskFormat format() const override { return DiskFormat::kRaw; }
+  std::uint64_t size() const override { return size_; }
+  std::uint64_t allocation_unit() const override { return kSector; }
+  LayerInfo info() const override { return {}; }
+
+  Status read(std::uint64_t offset, MutableBytes out) override {
+    TRY(within_disk(offset, out.size(), "read"));
+    return read_padded(file_, offset, out);  // the last sector may be cut by the end of the file
+  }
+
+  Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override {
+    TRY(within_disk(offset, 0, "examine"));
+    const FileExtent extent = TRY(file_.extent_at(offset, std::min(length, size_ - offset)));
+    BlockStatus status;
+    status.mapping = extent.data ? Mapping::kData : Mapping::kZero;
+    status.length = extent.length;
+    if (extent.data) status.host_offset = offset;
+    return status;
+  }
+
+  Status write(std::uint64_t offset, Bytes data) override {
+    TRY(require_writable());
+    TRY(within_disk(offset, data.size(), "write"));
+    return file_.write_at(offset, data);
+  }
+
+  Status write_zeros(std::uint64_t offset, std::uint64_t length) override {
+    TRY(require_writable());
+    TRY(within_disk(offset, length, "write"));
+    std::vector<std::byte> zeros;
+    for (std::uint64_t done = 0; done < length;) {
+      const FileExtent extent = TRY(file_.extent_at(offset + done, length - done));
+      if (!extent.data) {  // a hole reads as zeros already
+        done += extent.length;
+        continue;
+      }
+      const std::uint64_t part = std::min(extent.length, kZeroChunk);
+      zeros.resize(std::max<std::size_t>(zeros.size(), part));
+      TRY(file_.write_at(offset + done, Bytes(zeros).first(part)));
+      done += part;
+    }
+    return {};
+  }
+
+  Status flush() override { return file_.sync(); }
+
+ private:
+  Status within_disk(std::uint64_t offset, std::uint64_t length, const char* verb) const {
+    const auto end = checked_add(offset, length);
+    if (end && *end <= size_ && (length != 0 || offset < size_ || size_ == 0)) return {};
+    return Error(ErrorCode::kInternal, std::string("cannot ") + verb + " past the end of " + printable(file_.path()))
+        .on(file_.path())
+        .at(offset);
+  }
+  Status require_writable() const {
+    if (writable_) return {};
+    return Error(ErrorCode::kInternal, printable(file_.path()) + " was opened for reading").on(file_.path());
+  }
+
+  File& file_;
+  const std::uint64_t size_;
+  const bool writable_;
+};
+
+}  // namespace
+
+Result<std::unique_ptr<Block>> open_raw(File& file, bool writable) {
+  const auto size = checked_align_up(TRY(file.size()), kSector);
+  if (!size) return Error(ErrorCode::kImageFormat, printable(file.path()) + " is too long for a disk").on(file.path());
+  return std::unique_ptr<Block>(std::make_unique<RawBlock>(file, *size, writable));
+}
+
+}  // namespace sluicebox::image::raw

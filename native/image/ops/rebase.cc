@@ -1,0 +1,159 @@
+#include "image/ops/rebase.h"
+
+#include <algorithm>
+
+#include "image/chain.h"
+#include "image/open_file.h"
+#include "image/ops/differing_ranges.h"
+#include "image/ops/overlay_filler.h"
+#include "image/printable.h"
+
+namespace sluicebox::image {
+
+namespace {
+
+using Reference = std::optional<BackingReference>;
+
+void report(OperationContext& context, const char* phase, std::uint64_t done, std::uint64_t total) {
+  context.progress.report({.phase = phase, .done = done, .total = total, .unit = ProgressUnit::kBytes});
+}
+
+Result<Reference> wanted_reference(const RebaseOptions& options) {
+  if (!options.backing || options.backing->empty()) return Reference();
+  TRY(require_file_reference(*options.backing));
+  BackingReference reference{.path = *options.backing, .format = std::nullopt};
+  if (options.backing_format) reference.format = format_name(*options.backing_format);
+  return Reference(std::move(reference));
+}
+
+Status require_rebasable(const Layer& overlay, bool unsafe) {
+  if (overlay.block->format() == DiskFormat::kRaw) {
+    return Error(ErrorCode::kUnsupported, printable(overlay.path) + " is raw, and a raw image has no backing")
+        .on(overlay.path)
+        .advise("create a qcow2 overlay over it");
+  }
+  if (!unsafe && overlay.block->has_internal_snapshots()) {
+    return Error(ErrorCode::kUnsupported,
+                 printable(overlay.path) + " has internal snapshots, which show the backing's bytes and would change")
+        .on(overlay.path)
+        .advise("remove its internal snapshots first");
+  }
+  return {};
+}
+
+// Unsafe mode asks nothing of the new backing but that it is not the overlay, and that the caller may name it.
+Status judge_unopened(const Layer& overlay, const Reference& wanted, OperationContext& context) {
+  if (!wanted) return {};
+  const std::string path = resolve_backing_path(overlay.path, wanted->path);
+  const Result<FoundFile> found = FoundFile::find(path, NamedBy{.caller = true}, context.policy);
+  if (found.ok() && found.value().identity() == overlay.identity) {
+    return Error(ErrorCode::kImageChain, printable(path) + " is the overlay itself").on(path);
+  }
+  if (!found.ok() && found.error().code == ErrorCode::kPathRefused) return found.error();
+  return {};
+}
+
+// Both chains, open for reading; the overlay keeps its own lock.
+struct Chains {
+  std::vector<Layer> before, after;
+};
+
+Result<Chains> open_chains(const Layer& overlay, const Reference& wanted, OperationContext& context) {
+  Chains chains;
+  chains.after = TRY(open_backing_chain({.overlay = &overlay, .backing = wanted, .named_by_caller = true}, context));
+  OpenBacking before{.overlay = &overlay, .backing = overlay.block->backing()};
+  if (!chains.after.empty()) before.also_named.push_back(chains.after.front().identity);
+  Result<std::vector<Layer>> opened = open_backing_chain(before, context);
+  if (!opened.ok()) {
+    Error error = std::move(opened).error();
+    if (error.code == ErrorCode::kImageNotFound) {
+      error.hint = "the present backing is needed to compare; unsafe mode changes the pointer without it";
+    }
+    return error;
+  }
+  chains.before = std::move(opened).value();
+  return chains;
+}
+
+// How many bytes have to be compared: the total of the progress to come.
+Result<std::uint64_t> plan(Block& overlay, const Chains& chains, OperationContext& context) {
+  DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
+  std::uint64_t total = 0;
+  while (const std::optional<DiskRange> range = TRY(ranges.next())) {
+    total += range->length;
+    report(context, "plan", ranges.position(), overlay.size());
+  }
+  report(context, "plan", overlay.size(), overlay.size());
+  return total;
+}
+
+Result<FillCounts> fill_overlay(Block& overlay, const Chains& chains, bool write, OperationContext& context) {
+  const std::uint64_t total = TRY(plan(overlay, chains, context));
+  // Views of their own: the walk below runs ahead of the reads, and each remembers where it is.
+  OverlayFiller filler(overlay, ChainView(blocks_of(chains.before), overlay.size()),
+                       ChainView(blocks_of(chains.after), overlay.size()), write);
+  DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
+  std::uint64_t done = 0;
+  report(context, "compare", 0, total);
+  while (const std::optional<DiskRange> range = TRY(ranges.next())) {
+    for (std::uint64_t at = 0; at < range->length; at += filler.window()) {
+      TRY(context.cancel.check());
+      const std::uint64_t length = std::min(filler.window(), range->length - at);
+      TRY(filler.fill({.offset = range->offset + at, .length = length}));
+      done += length;
+      report(context, "compare", done, total);
+    }
+  }
+  return filler.counts();
+}
+
+// Data first, durable; then the pointer. Killed before the header update, the old chain still shows the same bytes.
+Status publish(Block& overlay, const Reference& wanted, std::uint64_t bytes_copied, OperationContext& context) {
+  report(context, "copy", 0, bytes_copied);
+  if (bytes_copied != 0) TRY(overlay.flush());
+  report(context, "copy", bytes_copied, bytes_copied);
+  if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the rebase was cancelled");
+  report(context, "header", 0, 0);
+  return overlay.set_backing(wanted);
+}
+
+}  // namespace
+
+Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& options, OperationContext& context) {
+  TRY(context.cancel.check());
+  Reference wanted = TRY(wanted_reference(options));
+  if (options.unsafe && wanted && !wanted->format) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "backingFormat is required in unsafe mode, which does not open the backing")
+        .on(path)
+        .advise("give the format of the new backing");
+  }
+  const Access access = options.dry_run ? Access::kRead : Access::kWrite;
+  const Layer overlay = TRY(open_layer(path, options.format, access, context));
+  Block& block = *overlay.block;
+  TRY(require_rebasable(overlay, options.unsafe));
+  TRY(block.can_set_backing(wanted));
+
+  FillCounts counts;
+  if (options.unsafe) {
+    TRY(judge_unopened(overlay, wanted, context));
+  } else {
+    const Chains chains = TRY(open_chains(overlay, wanted, context));
+    if (wanted) wanted->format = format_name(chains.after.front().block->format());
+    TRY(block.can_set_backing(wanted));
+    counts = TRY(fill_overlay(block, chains, !options.dry_run, context));
+  }
+
+  RebaseResult result;
+  result.format = block.format();
+  if (wanted) result.backing_format = wanted->format;
+  if (const Reference present = block.backing()) result.from = present->path;
+  if (wanted) result.to = wanted->path;
+  result.clusters_compared = counts.clusters_compared;
+  result.clusters_copied = counts.clusters_copied;
+  result.bytes_copied = counts.bytes_copied;
+  if (!options.dry_run) TRY(publish(block, wanted, counts.bytes_copied, context));
+  return result;
+}
+
+}  // namespace sluicebox::image

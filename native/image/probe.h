@@ -1,0 +1,19 @@
+// probe.h: which format the first bytes of a file speak of. Only for files that a caller named.
+// Knows: magic numbers. Does not know: how a format goes on.
+// Threads: any.
+#pragma once
+
+#include <optional>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "image/disk_format.h"
+#include "image/file.h"
+
+namespace sluicebox::image {
+
+// The format recognised by a header; nothing where none is (a raw disk, then, or a guess that is not ours to make).
+// kUnsupported for the header of a format, or a version, that this engine does not build.
+Result<std::optional<DiskFormat>> probe_format(const File& file);
+
+}  // namespace sluicebox::image
