@@ -38,13 +38,13 @@ export class SluiceboxError<C extends SluiceboxErrorCode = SluiceboxErrorCode> e
   /** The public call that failed. */
   readonly op: string
   /** The file concerned. */
-  readonly path?: string
+  declare readonly path?: string
   /** errno name (e.g. 'ENOSPC') when the failure came from the operating system. */
-  readonly errno?: string
+  declare readonly errno?: string
   /** true only when the operation certainly did not start. */
   readonly retryable: boolean
   /** What to do about it. */
-  readonly hint?: string
+  declare readonly hint?: string
 
   constructor(code: C, message: string, details: ErrorDetails) {
     super(message, details.cause === undefined ? undefined : { cause: details.cause })
@@ -103,9 +103,9 @@ export class RuntimeClosedError extends SluiceboxError<'RUNTIME_CLOSED'> {
 
 /** An image is missing, damaged, in use, or not what the call needs. */
 export class ImageError<C extends SluiceboxErrorCode = SluiceboxErrorCode> extends SluiceboxError<C> {
-  readonly format?: DiskFormat
+  declare readonly format?: DiskFormat
   /** Where in the file the damage was met, in bytes. */
-  readonly offset?: number
+  declare readonly offset?: number
 
   constructor(code: C, message: string, details: ErrorDetails & { format?: DiskFormat; offset?: number }) {
     super(code, message, details)

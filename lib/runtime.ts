@@ -86,7 +86,7 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     this.#images = new ImageOperations((op, path, call, above) => this.#runImage(op, path, call, above))
     this.images = this.#images
     endWithProcess(this.#drain.core)
-    drains.set(this, this.#drain)
+    internals.set(this, { drain: this.#drain, operations: this.#operations })
   }
 
   /** Moves an overlay to another backing image without changing what a guest reads: the same as images.rebase. */
@@ -215,5 +215,5 @@ function endWithProcess(core: Core): void {
   })
 }
 
-/** The drain behind a runtime, for the tests' own producers. @internal */
-export const drains = new WeakMap<Runtime, Drain>()
+/** What is behind a runtime, for the tests' own producers. @internal */
+export const internals = new WeakMap<Runtime, { drain: Drain; operations: Operations }>()
