@@ -120,9 +120,9 @@ try {
   say('6. A chain')
   await images.create(at('top.qcow2'), { format: 'qcow2', backing: { path: 'overlay.qcow2', format: 'qcow2' } })
   const [chain, info] = await timed(() => images.info(at('top.qcow2'), { chain: true }))
-  chain.chain?.forEach((layer, depth) =>
-    say(`  ${'  '.repeat(depth)}${layer.format} ${layer.path.slice(folder.length + 1)}`),
-  )
+  for (const [depth, layer] of (chain.chain ?? []).entries()) {
+    say(`  ${'  '.repeat(depth)}${layer.format} ${layer.path.slice(folder.length + 1)}`)
+  }
   compared(
     'info with its chain',
     info,

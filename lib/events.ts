@@ -1,6 +1,7 @@
 // The typed emitter: subscribers get on/once/off; only this library emits. A throwing listener stops nobody else.
-import { EventEmitter } from 'eventemitter3'
+
 import { inspect } from 'node:util'
+import { EventEmitter } from 'eventemitter3'
 import { InvalidArgumentError } from './errors.js'
 
 /** An event map: each event's name to the tuple of its arguments. */

@@ -15,7 +15,7 @@ for (const file of testFiles()) {
   const source = readFileSync(join(root, file), 'utf8')
   // Names of tests in both languages: TEST_CASE("Q1: …"), test('Q1, Q2: …', …), describe('H1 …', …).
   for (const [, title] of source.matchAll(
-    /(?:TEST_CASE|SUBCASE|test|it|describe)(?:\.each\([^)]*\)+)?\(\s*['"`]([^'"`]+)/g,
+    /(?:TEST_CASE(?:_TEMPLATE|_FIXTURE)?|SUBCASE|test|it|describe)(?:\.each\([^)]*\)+)?\(\s*['"`]([^'"`]+)/g,
   )) {
     const ids = /^((?:[QHXSBIP]\d+)(?:[, ]+[QHXSBIP]\d+)*)\b/.exec(title)?.[1].match(/[QHXSBIP]\d+/g) ?? []
     for (const id of ids) {
