@@ -16,14 +16,14 @@ namespace sluicebox::image::qcow2 {
 
 inline constexpr std::size_t kMaxPlanWrites = 96;
 
+// Metadata preallocation is not part of a plan: preallocate_metadata() of qcow2.h does it on the open image.
 struct PlanOptions {
-  std::uint64_t virtual_size = 0;
+  std::uint64_t virtual_size = 0;  // a multiple of 512: others count whole sectors and would show less
   std::uint64_t cluster_size = 65536;
   unsigned version = 3;         // 2 or 3
   unsigned refcount_bits = 16;  // 1, 2, 4, 8, 16, 32, 64
   bool lazy_refcounts = false;
-  bool extended_l2 = false;
-  bool preallocate_metadata = false;
+  bool extended_l2 = false;  // kUnsupported
   std::string backing_path;  // empty: none
   std::string backing_format;
 };
@@ -42,6 +42,7 @@ struct Plan {
 };
 
 // 32 MiB of scratch suffice for every plan; one byte too little is kInvalidArgument and nothing is written beyond it.
+// What no write covers is zero: the file must be new, or truncated to 0 before.
 inline constexpr std::size_t kPlanScratchBytes = 32u << 20;
 Result<std::size_t> plan_scratch_size(const PlanOptions& options);
 Result<Plan> plan_qcow2(const PlanOptions& options, MutableBytes scratch);

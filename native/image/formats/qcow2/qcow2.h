@@ -22,6 +22,10 @@ struct OpenOptions {
 // `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired first, a corrupt one refused.
 Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options);
 
+// Maps every cluster of an image that was just created, without backing, to fresh clusters that read as zeros, and
+// makes the file as long as they need. `block` comes from open_qcow2, writable; durable on return.
+Status preallocate_metadata(Block& block);
+
 // The first bytes say qcow2 (magic and a version this engine knows).
 bool probe_qcow2(Bytes head);
 

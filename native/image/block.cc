@@ -1,0 +1,15 @@
+#include "image/block.h"
+
+namespace sluicebox::image {
+
+Status Block::can_set_backing(const std::optional<BackingReference>&) const {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no backing");
+}
+
+Status Block::set_backing(const std::optional<BackingReference>& backing) { return can_set_backing(backing); }
+
+Result<CheckReport> Block::check(Repair, ProgressSink&, const CancelToken&) {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no metadata to check");
+}
+
+}  // namespace sluicebox::image

@@ -1,0 +1,42 @@
+#include "image/formats/qcow2/describe.h"
+
+#include "image/formats/qcow2/feature_names.h"
+
+namespace sluicebox::image::qcow2 {
+
+LayerInfo describe(const ImageState& image) {
+  const Header& header = image.header;
+  LayerInfo info;
+  info.cluster_bytes = header.geometry.cluster();
+  info.dirty = header.has(Incompatible::kDirty);
+  info.corrupt = header.has(Incompatible::kCorrupt);
+  info.encrypted = header.crypt_method != 0;
+  for (const Snapshot& each : image.snapshots) info.snapshots.push_back(each.shown);
+
+  const auto add = [&](const char* name, std::variant<bool, std::uint64_t, std::string> value) {
+    info.specific.push_back({name, std::move(value)});
+  };
+  add("compat", std::string(header.version == 2 ? "0.10" : "1.1"));
+  add("compression-type", std::string(header.compression_type == 0   ? "zlib"
+                                      : header.compression_type == 1 ? "zstd"
+                                                                     : "unknown"));
+  add("refcount-bits", std::uint64_t{1} << header.geometry.refcount_order);
+  if (header.version >= 3) {
+    add("lazy-refcounts", (header.compatible & kLazyRefcounts) != 0);
+    add("corrupt", info.corrupt);
+    add("extended-l2", header.has(Incompatible::kExtendedL2));
+  }
+  if (const HeaderExtension* name = header.find(extension::kDataFile)) {
+    std::string text(name->data.size(), '\0');
+    if (!text.empty()) std::memcpy(text.data(), name->data.data(), text.size());
+    add("data-file", std::move(text));
+  }
+  if (header.has(Incompatible::kDataFile)) add("data-file-raw", (header.autoclear & kAutoclearRawDataFile) != 0);
+  if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value()) {
+    add("bitmap-count", std::uint64_t{bitmaps.value()->count});
+  }
+  if (const std::string feature = unreadable_feature(header); !feature.empty()) add("unsupported-feature", feature);
+  return info;
+}
+
+}  // namespace sluicebox::image::qcow2

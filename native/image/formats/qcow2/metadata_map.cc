@@ -1,0 +1,59 @@
+#include "image/formats/qcow2/metadata_map.h"
+
+#include <algorithm>
+
+namespace sluicebox::image::qcow2 {
+
+void MetadataMap::add(std::uint64_t offset, std::uint64_t bytes) {
+  if (bytes == 0) return;
+  const std::uint64_t begin = offset - geometry_.in_cluster(offset);
+  ranges_.push_back({begin, begin + (geometry_.clusters_for(offset - begin + bytes) << geometry_.cluster_bits)});
+}
+
+std::set<std::uint64_t> MetadataMap::seal() {
+  std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
+  std::set<std::uint64_t> twice;
+  std::vector<Range> merged;
+  for (const Range& range : ranges_) {
+    if (!merged.empty() && range.begin < merged.back().end) {
+      const std::uint64_t shared_end = std::min(range.end, merged.back().end);
+      for (std::uint64_t at = range.begin; at < shared_end; at += geometry_.cluster()) twice.insert(at);
+      merged.back().end = std::max(merged.back().end, range.end);
+    } else if (!merged.empty() && range.begin == merged.back().end) {
+      merged.back().end = range.end;
+    } else {
+      merged.push_back(range);
+    }
+  }
+  ranges_ = std::move(merged);
+  ranges_.shrink_to_fit();
+  return twice;
+}
+
+void MetadataMap::insert(std::uint64_t cluster_offset) {
+  removed_.erase(cluster_offset);
+  added_.insert(cluster_offset);
+}
+
+void MetadataMap::remove(std::uint64_t cluster_offset) {
+  added_.erase(cluster_offset);
+  removed_.insert(cluster_offset);
+}
+
+std::optional<std::uint64_t> MetadataMap::first_in(std::uint64_t offset, std::uint64_t bytes) const {
+  const std::uint64_t end = offset + bytes;
+  std::optional<std::uint64_t> first;
+  if (const auto it = added_.lower_bound(offset - geometry_.in_cluster(offset)); it != added_.end() && *it < end) {
+    first = *it;
+  }
+  auto range = std::upper_bound(ranges_.begin(), ranges_.end(), offset,
+                                [](std::uint64_t at, const Range& each) { return at < each.end; });
+  for (; range != ranges_.end() && range->begin < end; ++range) {
+    std::uint64_t at = std::max(range->begin, offset - geometry_.in_cluster(offset));
+    while (at < std::min(range->end, end) && removed_.contains(at)) at += geometry_.cluster();
+    if (at < std::min(range->end, end)) return first ? std::min(*first, at) : at;
+  }
+  return first;
+}
+
+}  // namespace sluicebox::image::qcow2

@@ -1,0 +1,39 @@
+// metadata_map.h: which clusters of the file are metadata, so that no guest byte is read from or written over them.
+// Knows: offsets and lengths. Does not know: what the metadata says.
+// Threads: const members from several threads while nobody writes.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "image/formats/qcow2/layout.h"
+
+namespace sluicebox::image::qcow2 {
+
+class MetadataMap {
+ public:
+  explicit MetadataMap(const Geometry& geometry) : geometry_(geometry) {}
+
+  // While the image is opened: everything in it, then seal(), which returns the clusters that were added twice.
+  void add(std::uint64_t offset, std::uint64_t bytes);
+  std::set<std::uint64_t> seal();
+
+  // Afterwards, as the image changes: whole clusters.
+  void insert(std::uint64_t cluster_offset);
+  void remove(std::uint64_t cluster_offset);
+
+  // The first metadata cluster that [offset, offset + bytes) touches.
+  std::optional<std::uint64_t> first_in(std::uint64_t offset, std::uint64_t bytes) const;
+
+ private:
+  struct Range {
+    std::uint64_t begin, end;
+  };
+  Geometry geometry_;
+  std::vector<Range> ranges_;  // sorted after seal(), whole clusters
+  std::set<std::uint64_t> added_, removed_;
+};
+
+}  // namespace sluicebox::image::qcow2

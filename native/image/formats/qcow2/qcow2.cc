@@ -1,0 +1,239 @@
+#include "image/formats/qcow2/qcow2.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "image/formats/qcow2/backing_update.h"
+#include "image/formats/qcow2/check.h"
+#include "image/formats/qcow2/compressed.h"
+#include "image/formats/qcow2/describe.h"
+#include "image/formats/qcow2/feature_names.h"
+#include "image/formats/qcow2/image_state.h"
+#include "image/formats/qcow2/mapping.h"
+#include "image/formats/qcow2/writer.h"
+
+namespace sluicebox::image::qcow2 {
+
+namespace {
+
+class Qcow2Block final : public Block {
+ public:
+  Qcow2Block(std::unique_ptr<ImageState> image, const OpenOptions& options)
+      : image_(std::move(image)), options_(options), unreadable_(unreadable_feature(image_->header)) {
+    if (options.writable) writer_ = std::make_unique<Writer>(*image_);
+  }
+
+  DiskFormat format() const override { return DiskFormat::kQcow2; }
+  std::uint64_t size() const override { return image_->header.size; }
+  std::uint64_t allocation_unit() const override { return image_->geometry().cluster(); }
+  LayerInfo info() const override { return describe(*image_); }
+  std::optional<BackingReference> backing() const override { return image_->header.backing; }
+  bool has_internal_snapshots() const override { return image_->header.snapshot_count != 0; }
+
+  Status read(std::uint64_t offset, MutableBytes out) override;
+  Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
+  Status write(std::uint64_t offset, Bytes data) override;
+  Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
+  Status flush() override { return writer_ ? writer_->flush() : ok_status(); }
+  Status can_set_backing(const std::optional<BackingReference>& backing) const override {
+    return can_update_backing(*image_, backing);
+  }
+  Status set_backing(const std::optional<BackingReference>& backing) override;
+  Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
+
+  Status preallocate();
+
+ private:
+  Status readable(std::uint64_t offset, std::uint64_t length) const;
+  Status writable(std::uint64_t offset, std::uint64_t length) const;
+  Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
+  Error read_only() const {
+    return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
+  }
+
+  std::unique_ptr<ImageState> image_;
+  OpenOptions options_;
+  std::string unreadable_;  // the feature's name, where only info() works
+  std::unique_ptr<Writer> writer_;
+};
+
+Error unsupported(const File& file, const std::string& feature) {
+  return Error(ErrorCode::kUnsupported, "the image uses a feature that is not supported: " + feature).on(file.path());
+}
+
+Status Qcow2Block::readable(std::uint64_t offset, std::uint64_t length) const {
+  if (!unreadable_.empty()) return unsupported(image_->file, unreadable_);
+  if (options_.info_only) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
+  const auto end = checked_add(offset, length);
+  if (!end || *end > size()) return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
+  return {};
+}
+
+Status Qcow2Block::writable(std::uint64_t offset, std::uint64_t length) const {
+  TRY(readable(offset, length));
+  if (!writer_) return read_only();
+  const Geometry& geometry = image_->geometry();
+  if (geometry.in_cluster(offset) != 0 || (geometry.in_cluster(length) != 0 && offset + length != size())) {
+    return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
+  }
+  return {};
+}
+
+Status Qcow2Block::read(std::uint64_t offset, MutableBytes out) {
+  TRY(readable(offset, out.size()));
+  std::optional<Inflater> inflater;
+  while (!out.empty()) {
+    const Extent extent = TRY(find_extent(*image_, offset, out.size()));
+    TRY(read_extent(extent, offset, out.first(extent.length), inflater));
+    offset += extent.length;
+    out = out.subspan(extent.length);
+  }
+  return {};
+}
+
+Status Qcow2Block::read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out,
+                               std::optional<Inflater>& inflater) {
+  if (extent.kind == EntryKind::kData) return read_padded(image_->file, extent.host, out);
+  if (extent.kind != EntryKind::kCompressed) {
+    std::memset(out.data(), 0, out.size());
+    return {};
+  }
+  const Geometry& geometry = image_->geometry();
+  if (!inflater) inflater.emplace();
+  std::vector<std::byte> stream(std::min(extent.compressed_bytes, image_->file_end - extent.host));
+  TRY(read_exact(image_->file, extent.host, stream, "a compressed cluster"));
+  if (out.size() == geometry.cluster()) {
+    if (inflater->inflate(stream, out)) return {};
+  } else {
+    std::vector<std::byte> cluster(geometry.cluster());
+    if (inflater->inflate(stream, cluster)) {
+      std::memcpy(out.data(), cluster.data() + geometry.in_cluster(offset), out.size());
+      return {};
+    }
+  }
+  return image_->corrupt("a compressed cluster does not inflate to one cluster", extent.host);
+}
+
+Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t length) {
+  TRY(readable(offset, 0));
+  if (offset >= size() || length == 0) return Error(ErrorCode::kInvalidArgument, "the range lies outside the disk");
+  length = std::min(length, size() - offset);
+  const Extent first = TRY(find_extent(*image_, offset, length));
+  BlockStatus status;
+  status.length = first.length;
+  switch (first.kind) {
+    case EntryKind::kUnallocated:
+      break;
+    case EntryKind::kZero:
+      status.mapping = Mapping::kZero;
+      break;
+    case EntryKind::kData:
+      status.mapping = Mapping::kData;
+      status.host_offset = first.host;
+      break;
+    case EntryKind::kCompressed:
+      status.mapping = Mapping::kData;
+      status.compressed = true;
+      while (status.length < length) {
+        auto next = find_extent(*image_, offset + status.length,
+                                std::min(length - status.length, image_->geometry().cluster()));
+        if (!next.ok() || next->kind != EntryKind::kCompressed) break;
+        status.length += next->length;
+      }
+      break;
+  }
+  return status;
+}
+
+Status Qcow2Block::write(std::uint64_t offset, Bytes data) {
+  TRY(writable(offset, data.size()));
+  return data.empty() ? ok_status() : writer_->write(offset, data);
+}
+
+Status Qcow2Block::write_zeros(std::uint64_t offset, std::uint64_t length) {
+  TRY(writable(offset, length));
+  return length == 0 ? ok_status() : writer_->write_zeros(offset, length);
+}
+
+Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
+  TRY(can_set_backing(backing));
+  if (!writer_) return read_only();
+  TRY(writer_->flush());
+  TRY(writer_->prepare_header());
+  return update_backing(*image_, backing);
+}
+
+Status Qcow2Block::preallocate() {
+  TRY(writable(0, 0));
+  if (image_->header.backing) {
+    return Error(ErrorCode::kUnsupported, "preallocation would hide the backing").on(image_->file.path());
+  }
+  if (std::any_of(image_->l1.begin(), image_->l1.end(), [](std::uint64_t entry) { return entry != 0; })) {
+    return Error(ErrorCode::kInvalidArgument, "preallocation needs an empty image").on(image_->file.path());
+  }
+  return writer_->preallocate();
+}
+
+// The checker works on the file: what waits in memory is flushed first, and what it repaired is read anew.
+Result<CheckReport> Qcow2Block::check(Repair repair, ProgressSink& progress, const CancelToken& cancel) {
+  if (!unreadable_.empty()) return unsupported(image_->file, unreadable_);
+  if (options_.info_only) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
+  if (repair != Repair::kNone && !writer_) return read_only();
+  if (writer_ && !image_->header.has(Incompatible::kCorrupt)) TRY(writer_->flush());
+  auto report = check_qcow2(*image_, repair, progress, cancel);
+  if (repair == Repair::kNone) return report;
+  auto reloaded = load_image(image_->file, false);
+  if (!reloaded.ok()) return std::move(reloaded).error();
+  writer_.reset();
+  image_ = std::move(reloaded).value();
+  writer_ = std::make_unique<Writer>(*image_);
+  return report;
+}
+
+Status refuse_bitmaps(const ImageState& image) {
+  const auto bitmaps = TRY(image.header.bitmaps());
+  if (!bitmaps || (image.header.autoclear & kAutoclearBitmaps) == 0) return {};
+  return Error(ErrorCode::kUnsupported, "the image has " + std::to_string(bitmaps->count) +
+                                            " persistent bitmaps, which writing would make wrong")
+      .on(image.file.path())
+      .advise("remove them first (qemu-img bitmap --remove)");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options) {
+  auto image = TRY(load_image(file, options.info_only));
+  const std::string feature = unreadable_feature(image->header);
+  if (!feature.empty() && !options.info_only) return unsupported(file, feature);
+  if (options.writable && !options.for_repair) {
+    if (image->header.has(Incompatible::kCorrupt)) {
+      return image->corrupt("the image is marked corrupt", at::kIncompatible).advise("run check with repair");
+    }
+    TRY(refuse_bitmaps(*image));
+    if (image->header.has(Incompatible::kDirty)) {
+      NoProgress silent;
+      const CancelToken never;
+      const CheckReport report = TRY(check_qcow2(*image, Repair::kAll, silent, never));
+      if (report.corruptions > report.corruptions_fixed) {
+        return image->corrupt("the image was not closed cleanly, and is damaged beyond its reference counts", 0)
+            .advise("run check with repair");
+      }
+      image = TRY(load_image(file, false));
+    }
+  }
+  return std::unique_ptr<Block>(std::make_unique<Qcow2Block>(std::move(image), options));
+}
+
+Status preallocate_metadata(Block& block) {
+  auto* qcow2 = dynamic_cast<Qcow2Block*>(&block);
+  if (qcow2 == nullptr) return Error(ErrorCode::kInvalidArgument, "metadata preallocation is for qcow2 images");
+  return qcow2->preallocate();
+}
+
+bool probe_qcow2(Bytes head) {
+  if (head.size() < 8 || load_be32(head.data() + at::kMagic) != kMagic) return false;
+  const std::uint32_t version = load_be32(head.data() + at::kVersion);
+  return version == 2 || version == 3;
+}
+
+}  // namespace sluicebox::image::qcow2

@@ -1,0 +1,73 @@
+#include "image/formats/qcow2/table_cache.h"
+
+#include <algorithm>
+
+#include "image/formats/qcow2/layout.h"
+
+namespace sluicebox::image::qcow2 {
+
+void CachedTable::touch(std::size_t begin, std::size_t end) {
+  begin = begin / kSectorBytes * kSectorBytes;
+  end = std::min(bytes_.size(), (end + kSectorBytes - 1) / kSectorBytes * kSectorBytes);
+  dirty_begin_ = dirty() ? std::min(dirty_begin_, begin) : begin;
+  dirty_end_ = std::max(dirty_end_, end);
+}
+
+Result<std::shared_ptr<CachedTable>> TableCache::load(std::uint64_t offset) {
+  {
+    const MutexLock lock(mutex_);
+    if (const auto found = by_offset_.find(offset); found != by_offset_.end()) {
+      recency_.splice(recency_.begin(), recency_, found->second);
+      return *found->second;
+    }
+  }
+  // Read outside the lock: two threads may read the same table, and the first to return is kept.
+  std::vector<std::byte> bytes(table_bytes_);
+  TRY(read_padded(file_, offset, bytes));
+  auto table = std::make_shared<CachedTable>(offset, std::move(bytes));
+  const MutexLock lock(mutex_);
+  if (const auto found = by_offset_.find(offset); found != by_offset_.end()) return *found->second;
+  return insert(std::move(table));
+}
+
+std::shared_ptr<CachedTable> TableCache::create(std::uint64_t offset, const CachedTable* copy_of) {
+  std::vector<std::byte> bytes(table_bytes_);
+  if (copy_of != nullptr) std::memcpy(bytes.data(), copy_of->bytes(), table_bytes_);
+  auto table = std::make_shared<CachedTable>(offset, std::move(bytes));
+  table->set_fresh();
+  forget(offset);
+  const MutexLock lock(mutex_);
+  return insert(std::move(table));
+}
+
+void TableCache::forget(std::uint64_t offset) {
+  const MutexLock lock(mutex_);
+  if (const auto found = by_offset_.find(offset); found != by_offset_.end()) {
+    recency_.erase(found->second);
+    by_offset_.erase(found);
+  }
+}
+
+void TableCache::clear() {
+  const MutexLock lock(mutex_);
+  by_offset_.clear();
+  recency_.clear();
+}
+
+std::shared_ptr<CachedTable> TableCache::insert(std::shared_ptr<CachedTable> table) {
+  // Dirty tables stay, whatever the budget: the writer flushes before they become many. So do those in use: one that
+  // its holder is about to change must be found by the next to look for it.
+  const std::size_t most = std::max<std::size_t>(4, budget_ / table_bytes_);
+  auto oldest = recency_.end();
+  while (by_offset_.size() >= most && oldest != recency_.begin()) {
+    --oldest;
+    if ((*oldest)->dirty() || oldest->use_count() > 1) continue;
+    by_offset_.erase((*oldest)->offset());
+    oldest = recency_.erase(oldest);
+  }
+  recency_.push_front(std::move(table));
+  by_offset_[recency_.front()->offset()] = recency_.begin();
+  return recency_.front();
+}
+
+}  // namespace sluicebox::image::qcow2

@@ -1,0 +1,361 @@
+#include "image/formats/qcow2/writer.h"
+
+#include <algorithm>
+#include <array>
+
+#include "image/formats/qcow2/mapping.h"
+
+namespace sluicebox::image::qcow2 {
+
+namespace {
+
+constexpr std::size_t kMaxDirtyBytes = 8u << 20;
+constexpr std::size_t kMaxReleased = 1u << 20;
+constexpr std::size_t kZeroChunk = 1u << 20;
+
+}  // namespace
+
+Status Writer::write(std::uint64_t offset, Bytes data) {
+  TRY(prepare());
+  const std::uint64_t cut = image_.geometry().in_cluster(data.size());
+  Bytes whole = data.first(data.size() - cut);
+  std::uint64_t at = offset;
+  while (!whole.empty()) {
+    auto done = write_some(at, whole);
+    if (!done.ok()) return guarded(std::move(done).error());
+    at += *done;
+    whole = whole.subspan(*done);
+  }
+  if (cut != 0) TRY(guarded(write_tail_padded(at, data.last(cut))));
+  return relieve();
+}
+
+// The disk ends inside this cluster. The rest is written as zeros, for the day when the disk grows.
+Status Writer::write_tail_padded(std::uint64_t offset, Bytes data) {
+  std::vector<std::byte> padded(image_.geometry().cluster());
+  std::memcpy(padded.data(), data.data(), data.size());
+  TRY(write_some(offset, padded));
+  return {};
+}
+
+// Writes a run of clusters that lie side by side in the file; returns its bytes.
+Result<std::uint64_t> Writer::write_some(std::uint64_t offset, Bytes data) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t span = geometry.l2_span();
+  data = data.first(std::min<std::uint64_t>(data.size(), span - offset % span));
+  const auto table = TRY(table_for(offset / span));
+  const std::uint64_t index = offset % span >> geometry.cluster_bits;
+  const L2Entry first = TRY(entry_at(*table, index));
+  if (TRY(owns(*table, index, first))) return overwrite(*table, index, data);
+  return write_new(*table, index, data);
+}
+
+// Zero entries that kept their cluster are included: their bytes are not visible before the entry changes.
+Result<std::uint64_t> Writer::overwrite(const CachedTable& table, std::uint64_t index, Bytes data) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t host = TRY(entry_at(table, index)).host;
+  const std::uint64_t most = data.size() >> geometry.cluster_bits;
+  std::uint64_t count = 1;
+  while (count < most) {
+    const L2Entry next = TRY(entry_at(table, index + count));
+    if (next.host != host + (count << geometry.cluster_bits) || !TRY(owns(table, index + count, next))) break;
+    ++count;
+  }
+  const std::uint64_t bytes = count << geometry.cluster_bits;
+  data_written_ = true;
+  TRY(image_.write(host, data.first(bytes)));
+  auto& changed = const_cast<CachedTable&>(table);
+  for (std::uint64_t i = 0; i < count; ++i) {
+    set_entry(changed, index + i, (host + (i << geometry.cluster_bits)) | kEntryCopied);
+  }
+  return bytes;
+}
+
+Result<std::uint64_t> Writer::write_new(CachedTable& table, std::uint64_t index, Bytes data) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t most = data.size() >> geometry.cluster_bits;
+  std::uint64_t count = 1;
+  while (count < most) {
+    const L2Entry next = TRY(entry_at(table, index + count));
+    if (TRY(owns(table, index + count, next))) break;
+    ++count;
+  }
+  const ClusterRun run = TRY(allocator_.allocate(count));
+  data_written_ = true;
+  const std::uint64_t bytes = run.clusters << geometry.cluster_bits;
+  if (auto written = image_.write(run.offset, data.first(bytes)); !written.ok()) {
+    TRY(give_back(run, 0));
+    return std::move(written).error();
+  }
+  for (std::uint64_t i = 0; i < run.clusters; ++i) {
+    const L2Entry old = TRY(entry_at(table, index + i));
+    TRY(release(old));
+    set_entry(table, index + i, (run.offset + (i << geometry.cluster_bits)) | kEntryCopied);
+  }
+  return bytes;
+}
+
+// Clusters that nothing came to point at, in memory or on disk.
+Status Writer::give_back(const ClusterRun& run, std::uint64_t from) {
+  const std::uint64_t first = run.offset >> image_.geometry().cluster_bits;
+  for (std::uint64_t i = from; i < run.clusters; ++i) {
+    TRY(refcounts_.lower(first + i));
+    allocator_.freed(first + i);
+  }
+  return {};
+}
+
+Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
+  TRY(prepare());
+  const Geometry& geometry = image_.geometry();
+  if (image_.header.version < 3) {
+    // Version 2 cannot say "zeros": whatever backing the image has or will be given is hidden by data.
+    const std::vector<std::byte> zeros(
+        std::min<std::uint64_t>(length, std::max<std::uint64_t>(kZeroChunk, geometry.cluster())));
+    for (std::uint64_t done = 0; done < length;) {
+      const std::uint64_t chunk = std::min<std::uint64_t>(zeros.size(), length - done);
+      TRY(write(offset + done, Bytes(zeros).first(chunk)));
+      done += chunk;
+    }
+    return {};
+  }
+  const std::uint64_t end = offset + length;
+  for (std::uint64_t at = offset; at < end;) {
+    auto table = table_for(at / geometry.l2_span());
+    if (!table.ok()) return guarded(std::move(table).error());
+    const std::uint64_t span_end = std::min(end, (at / geometry.l2_span() + 1) * geometry.l2_span());
+    for (; at < span_end; at += geometry.cluster()) {
+      const std::uint64_t index = at % geometry.l2_span() >> geometry.cluster_bits;
+      auto entry = entry_at(**table, index);
+      if (!entry.ok()) return guarded(std::move(entry).error());
+      if (entry->kind == EntryKind::kZero) continue;
+      TRY(guarded(release(*entry)));
+      set_entry(**table, index, kEntryReadsZero);
+    }
+    TRY(relieve());
+  }
+  return {};
+}
+
+Status Writer::preallocate() {
+  TRY(prepare());
+  const Geometry& geometry = image_.geometry();
+  allocator_.skip_to_file_end();
+  const std::uint64_t clusters = geometry.clusters_for(image_.header.size);
+  for (std::uint64_t at = 0; at < clusters;) {
+    auto table = table_for(at / geometry.l2_entries());
+    if (!table.ok()) return guarded(std::move(table).error());
+    const std::uint64_t index = at % geometry.l2_entries();
+    const std::uint64_t most = std::min(clusters - at, geometry.l2_entries() - index);
+    auto run = allocator_.allocate(most);
+    if (!run.ok()) return guarded(std::move(run).error());
+    const std::uint64_t run_end = run->offset + (run->clusters << geometry.cluster_bits);
+    // The file grows with its clusters, so that each of them is inside it whenever a pointer is flushed.
+    TRY(guarded(image_.file.truncate(std::max(image_.file_end, run_end))));
+    image_.file_end = std::max(image_.file_end, run_end);
+    for (std::uint64_t i = 0; i < run->clusters; ++i) {
+      set_entry(**table, index + i, (run->offset + (i << geometry.cluster_bits)) | kEntryCopied);
+    }
+    at += run->clusters;
+    TRY(relieve());
+  }
+  return flush();
+}
+
+Result<L2Entry> Writer::entry_at(const CachedTable& table, std::uint64_t index) const {
+  const L2Entry entry = decode_l2(table.entry(index), image_.geometry(), image_.header.version);
+  TRY(check_entry(image_, entry, table.offset() + index * 8));
+  return entry;
+}
+
+Result<bool> Writer::owns(const CachedTable& table, std::uint64_t index, const L2Entry& entry) {
+  if (entry.host == 0 || entry.kind == EntryKind::kCompressed) return false;
+  const std::uint64_t count = TRY(refcounts_.get(entry.host >> image_.geometry().cluster_bits));
+  if (count == 0) return image_.corrupt("a cluster in use has no reference count", entry.host);
+  if (count != 1 && entry.copied) {
+    return image_.corrupt("an L2 entry claims for itself a cluster that others use", table.offset() + index * 8);
+  }
+  return count == 1;
+}
+
+Status Writer::release(const L2Entry& entry) {
+  if (entry.host == 0) return {};
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t bytes = entry.kind == EntryKind::kCompressed ? entry.bytes : geometry.cluster();
+  const std::uint64_t first = entry.host >> geometry.cluster_bits;
+  const std::uint64_t last = (entry.host + bytes - 1) >> geometry.cluster_bits;
+  for (std::uint64_t cluster = first; cluster <= last; ++cluster) {
+    if (TRY(refcounts_.get(cluster)) == 0) {
+      return image_.corrupt("a cluster in use has no reference count", cluster << geometry.cluster_bits);
+    }
+    released_.push_back(cluster);
+  }
+  return {};
+}
+
+void Writer::set_entry(CachedTable& table, std::uint64_t index, std::uint64_t raw) {
+  if (table.entry(index) == raw) return;
+  store_be64(table.bytes() + index * 8, raw);
+  if (!table.dirty()) dirty_tables_.push_back(table.shared_from_this());
+  table.touch(index * 8, index * 8 + 8);
+}
+
+// The L2 table to change: the image's own, a new one, or a copy of one that a snapshot uses too.
+Result<std::shared_ptr<CachedTable>> Writer::table_for(std::uint64_t l1_index) {
+  const Geometry& geometry = image_.geometry();
+  if (l1_index >= image_.l1.size()) return image_.corrupt("the L1 table is too small", image_.header.l1_offset);
+  const std::uint64_t raw = image_.l1[l1_index];
+  std::shared_ptr<CachedTable> shared;
+  if ((raw & kOffsetMask) != 0) {
+    auto table = TRY(load_l2(image_, l1_index));
+    const std::uint64_t count = TRY(refcounts_.get(table->offset() >> geometry.cluster_bits));
+    if (count == 0) return image_.corrupt("an L2 table in use has no reference count", table->offset());
+    if (count == 1) return table;
+    if ((raw & kEntryCopied) != 0) {
+      return image_.corrupt("an L1 entry claims for itself a table that others use",
+                            image_.header.l1_offset + l1_index * 8);
+    }
+    shared = std::move(table);
+  }
+  const ClusterRun run = TRY(allocator_.allocate(1));
+  auto table = image_.l2_tables.create(run.offset, shared.get());
+  image_.metadata.insert(run.offset);
+  dirty_tables_.push_back(table);
+  if (shared) released_.push_back(shared->offset() >> geometry.cluster_bits);
+  image_.l1[l1_index] = run.offset | kEntryCopied;
+  dirty_l1_.insert(l1_index);
+  return table;
+}
+
+// Keeps what waits in memory bounded.
+Status Writer::relieve() {
+  const std::size_t tables = dirty_tables_.size() + refcounts_.dirty_blocks();
+  if (tables * image_.geometry().cluster() <= kMaxDirtyBytes && released_.size() <= kMaxReleased) return {};
+  return flush();
+}
+
+Status Writer::flush() {
+  if (failed_) return *failed_;
+  auto outcome = flush_steps();
+  if (!outcome.ok()) {
+    if (outcome.error().code == ErrorCode::kImageCorrupt) mark_corrupt();
+    failed_ = outcome.error();
+  }
+  return outcome;
+}
+
+Status Writer::flush_steps() {
+  const bool tables =
+      !dirty_tables_.empty() || !dirty_l1_.empty() || refcounts_.dirty_blocks() != 0 || refcounts_.table_dirty();
+  if (!tables && !data_written_) return {};
+  TRY(refcounts_.write_blocks());
+  TRY(refcounts_.write_moved_table());
+  TRY(write_fresh_tables());
+  TRY(image_.file.sync());
+  data_written_ = false;
+  if (refcounts_.table_dirty()) {
+    TRY(refcounts_.write_table());
+    TRY(image_.file.sync());
+    for (const std::uint64_t cluster : refcounts_.take_retired()) released_.push_back(cluster);
+  }
+  if (!dirty_tables_.empty() || !dirty_l1_.empty()) {
+    TRY(write_pointers());
+    TRY(image_.file.sync());
+  }
+  if (!released_.empty()) {
+    TRY(lower_released());
+    TRY(refcounts_.write_blocks());
+    TRY(image_.file.sync());
+  }
+  return {};
+}
+
+Status Writer::write_fresh_tables() {
+  for (const auto& table : dirty_tables_) {
+    if (!table->fresh()) continue;
+    TRY(image_.write(table->dirty_offset(), table->dirty_bytes()));
+    table->written();
+  }
+  std::erase_if(dirty_tables_, [](const auto& table) { return !table->dirty(); });
+  return {};
+}
+
+Status Writer::write_pointers() {
+  for (const auto& table : dirty_tables_) {
+    TRY(image_.write(table->dirty_offset(), table->dirty_bytes()));
+    table->written();
+  }
+  dirty_tables_.clear();
+  constexpr std::uint64_t kEntriesPerSector = kSectorBytes / 8;
+  for (auto it = dirty_l1_.begin(); it != dirty_l1_.end();) {
+    const std::uint64_t first = *it / kEntriesPerSector * kEntriesPerSector;
+    const std::uint64_t count = std::min<std::uint64_t>(kEntriesPerSector, image_.l1.size() - first);
+    std::array<std::byte, kSectorBytes> sector;
+    for (std::uint64_t i = 0; i < count; ++i) store_be64(sector.data() + i * 8, image_.l1[first + i]);
+    TRY(image_.write(image_.header.l1_offset + first * 8, Bytes(sector).first(count * 8)));
+    it = dirty_l1_.lower_bound(first + count);
+  }
+  dirty_l1_.clear();
+  return {};
+}
+
+Status Writer::lower_released() {
+  for (const std::uint64_t cluster : released_) {
+    if (TRY(refcounts_.lower(cluster)) != 0) continue;
+    const std::uint64_t offset = cluster << image_.geometry().cluster_bits;
+    if (image_.metadata.first_in(offset, 1)) {
+      image_.metadata.remove(offset);
+      image_.l2_tables.forget(offset);
+    }
+    allocator_.freed(cluster);
+  }
+  released_.clear();
+  return {};
+}
+
+Status Writer::prepare_header() {
+  if (failed_) return *failed_;
+  if (image_.header.has(Incompatible::kCorrupt)) {
+    return image_.corrupt("the image is marked corrupt", at::kIncompatible).advise("run check with repair");
+  }
+  if (image_.header.autoclear != 0) {
+    // Each bit vouches for something that a writer keeps up to date. This one knows none of them.
+    constexpr std::array<std::byte, 8> kNone{};
+    TRY(image_.write(at::kAutoclear, kNone));
+    TRY(image_.file.sync());
+    image_.header.autoclear = 0;
+  }
+  return {};
+}
+
+Status Writer::prepare() {
+  if (prepared_ && !failed_) return {};
+  if (!image_.metadata_damage.empty() && !failed_) {
+    return guarded(
+        image_.corrupt("the image cannot be written: " + image_.metadata_damage, 0).advise("run check with repair"));
+  }
+  TRY(prepare_header());
+  prepared_ = true;
+  return {};
+}
+
+// Damage ends all writing: what is in memory rests on tables that cannot be trusted. Anything else (no space, say)
+// leaves memory as if the write had not been asked for.
+Status Writer::guarded(Status outcome) {
+  if (!outcome.ok() && outcome.error().code == ErrorCode::kImageCorrupt && !failed_) {
+    mark_corrupt();
+    failed_ = outcome.error();
+  }
+  return outcome;
+}
+
+// Best effort: the error that led here is the one to report. Version 2 has no such mark.
+void Writer::mark_corrupt() {
+  if (image_.header.version < 3 || image_.header.has(Incompatible::kCorrupt)) return;
+  image_.header.incompatible |= static_cast<std::uint64_t>(Incompatible::kCorrupt);
+  std::array<std::byte, 8> raw;
+  store_be64(raw.data(), image_.header.incompatible);
+  if (image_.write(at::kIncompatible, raw).ok()) (void)image_.file.sync();
+}
+
+}  // namespace sluicebox::image::qcow2

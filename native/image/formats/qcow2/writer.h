@@ -1,0 +1,74 @@
+// writer.h: changes what the guest sees, in an order that a crash at any moment survives.
+// Knows: mapping, allocation. Does not know: the backing, the header's text.
+// Threads: the one writer.
+//
+// Data goes to the file at once, into clusters that nothing points at yet. Tables change in memory, and flush() makes
+// them durable in this order, with a sync behind each step:
+//   1. data, raised reference counts, new L2 tables;  2. the refcount table, if blocks were added;
+//   3. pointers: L2 entries, then L1 entries' own sectors;  4. lowered reference counts of what nothing points at.
+// So a crash leaks clusters at most. Only a guest's overwrite of a cluster that it already owns goes in place, where a
+// crash may leave old and new bytes mixed within the written range, as on any disk.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <set>
+#include <vector>
+
+#include "base/result.h"
+#include "image/formats/qcow2/allocator.h"
+#include "image/formats/qcow2/image_state.h"
+#include "image/formats/qcow2/l2_entry.h"
+#include "image/formats/qcow2/refcounts.h"
+
+namespace sluicebox::image::qcow2 {
+
+class Writer {
+ public:
+  explicit Writer(ImageState& image) : image_(image), refcounts_(image), allocator_(image, refcounts_) {}
+
+  // Ranges of whole clusters, inside the disk; the last one may be cut by its end.
+  Status write(std::uint64_t offset, Bytes data);
+  Status write_zeros(std::uint64_t offset, std::uint64_t length);
+  // Maps every cluster of an image that has none to fresh clusters, which read as zeros.
+  Status preallocate();
+  Status flush();
+  // Before a change of the header alone: refuses an image marked corrupt, clears what would not be kept up to date.
+  Status prepare_header();
+
+ private:
+  Status prepare();
+  Status guarded(Status outcome);
+  Status write_tail_padded(std::uint64_t offset, Bytes data);
+  Result<std::uint64_t> write_some(std::uint64_t offset, Bytes data);
+  Result<std::uint64_t> overwrite(const CachedTable& table, std::uint64_t index, Bytes data);
+  Result<std::uint64_t> write_new(CachedTable& table, std::uint64_t index, Bytes data);
+  Status give_back(const ClusterRun& run, std::uint64_t from);
+
+  Result<std::shared_ptr<CachedTable>> table_for(std::uint64_t l1_index);
+  Result<L2Entry> entry_at(const CachedTable& table, std::uint64_t index) const;
+  // The entry's cluster is this entry's alone, so it may be written in place.
+  Result<bool> owns(const CachedTable& table, std::uint64_t index, const L2Entry& entry);
+  void set_entry(CachedTable& table, std::uint64_t index, std::uint64_t raw);
+  // What the entry points at loses a reference, once the entry's successor is durable.
+  Status release(const L2Entry& entry);
+  Status relieve();
+  Status flush_steps();
+  Status write_fresh_tables();
+  Status write_pointers();
+  Status lower_released();
+  void mark_corrupt();
+
+  ImageState& image_;
+  Refcounts refcounts_;
+  Allocator allocator_;
+  bool prepared_ = false;
+  bool data_written_ = false;
+  std::vector<std::shared_ptr<CachedTable>> dirty_tables_;
+  std::set<std::uint64_t> dirty_l1_;
+  std::vector<std::uint64_t> released_;  // host clusters
+  std::optional<Error> failed_;          // after a failed step nothing more is written
+};
+
+}  // namespace sluicebox::image::qcow2
