@@ -18,8 +18,8 @@ Result<std::shared_ptr<Queue>> Queue::create(const Options& options) {
 Queue::Queue(Private, const Options& options)
     : handles_(options.generation_limit),
       blocks_(std::make_unique<BlockPool>()),
-      ledger_(options.limits),
-      ring_(options.limits.max_events) {}
+      ring_(options.limits.max_events),
+      ledger_(options.limits) {}
 
 Queue::~Queue() = default;
 
@@ -55,16 +55,14 @@ Result<std::shared_ptr<Source>> Queue::reserve(const Share& share, std::shared_p
 }
 
 bool Queue::post(std::uint32_t entry, std::uint32_t channel, const Record& record) {
-  bool ring_now = false;
-  {
-    MutexLock lock(mutex_);
-    if (!close_.accepts_posts()) return false;
-    ring_.push(record, {entry, channel});
-    ++events_;
-    high_water_ = std::max(high_water_, ring_.size());
-    ring_now = wake();
+  // Acquire: what the closing thread did is seen. A post that just misses it leaves a record that nobody takes, for a
+  // handle that finish_close() claims: nothing waits for it.
+  if (closed_.load(std::memory_order_acquire)) return false;
+  const std::size_t depth = ring_.push(record, {entry, channel});
+  std::size_t high = high_water_.load(std::memory_order_relaxed);  // a gauge
+  while (depth > high && !high_water_.compare_exchange_weak(high, depth, std::memory_order_relaxed)) {
   }
-  if (ring_now) ring();
+  if (wake()) ring();
   return true;
 }
 
@@ -82,26 +80,46 @@ void Queue::release(std::uint32_t entry) {
 std::size_t Queue::take(std::span<Record> out) {
   if (out.empty()) return 0;
   MutexLock lock(mutex_);
-  const std::size_t count = std::min(out.size(), ring_.size());
-  vacate(count);
-  ring_.pop(out.first(count));
-  wake_ = count == 0 ? Wake::kIdle : Wake::kDraining;
-  if (count == 0) drained_now();
-  return count;
+  if (!close_.accepts_posts()) {
+    discard();
+    return 0;
+  }
+  std::size_t count = pop(out);
+  if (count > 0) {
+    wake_.store(Wake::kDraining);
+    return count;
+  }
+  // First idle, then a second look. A producer pushes first and looks at the state then; both in sequentially
+  // consistent order, so that a record which came in between is seen by one side at least, and rung for by at most one.
+  wake_.store(Wake::kIdle);
+  Wake expected = Wake::kIdle;
+  if (!ring_.empty() && wake_.compare_exchange_strong(expected, Wake::kDraining)) return pop(out);
+  drained_now();
+  return 0;
 }
 
-// The `count` oldest records are about to leave.
-void Queue::vacate(std::size_t count) {
-  for (std::size_t i = 0; i < count; ++i) {
-    const Origin origin = ring_.origin(i);
-    ledger_.vacate(origin.entry, origin.channel);
-  }
+std::size_t Queue::pop(std::span<Record> out) {
+  std::size_t done = 0;
+  std::size_t count = 0;
+  do {
+    const auto part = out.subspan(done, std::min(out.size() - done, origins_.size()));
+    count = ring_.pop(part, std::span(origins_).first(part.size()));
+    for (std::size_t i = 0; i < count; ++i) ledger_.vacate(origins_[i].entry, origins_[i].channel);
+    done += count;
+  } while (count == origins_.size() && done < out.size());
+  return done;
+}
+
+void Queue::discard() {
+  std::array<Record, kBatch> unread;
+  while (const std::size_t count = pop(unread)) discarded_ += count;
 }
 
 bool Queue::wake() {
-  if (wake_ != Wake::kIdle) return false;
-  wake_ = Wake::kRung;
-  ++wakeups_;
+  // The load comes first, because nearly always it is the answer and leaves the line shared. Its order: see take().
+  Wake expected = Wake::kIdle;
+  if (wake_.load() != Wake::kIdle || !wake_.compare_exchange_strong(expected, Wake::kRung)) return false;
+  wakeups_.fetch_add(1, std::memory_order_relaxed);  // a counter
   return true;
 }
 
@@ -115,12 +133,7 @@ void Queue::attach_bell(Bell* bell) {
     MutexLock lock(bell_mutex_);
     bell_ = bell;
   }
-  bool missed = false;
-  {
-    MutexLock lock(mutex_);
-    missed = wake_ == Wake::kRung;
-  }
-  if (missed) ring();
+  if (wake_.load() == Wake::kRung) ring();
 }
 
 void Queue::detach_bell() {
@@ -165,7 +178,7 @@ void Queue::settle() {
 
 bool Queue::drained_now() {
   // While the drain is dispatching a batch, what it holds is not done with.
-  if (ledger_.slots() != 0 || wake_ == Wake::kDraining || !close_.drain()) return false;
+  if (ledger_.slots() != 0 || wake_.load() == Wake::kDraining || !close_.drain()) return false;
   moved_.notify_all();
   return true;
 }
@@ -174,9 +187,8 @@ void Queue::finish_close() {
   {
     MutexLock lock(mutex_);
     if (!close_.finish()) return;
-    discarded_ += ring_.size();
-    vacate(ring_.size());
-    ring_.clear();
+    closed_.store(true, std::memory_order_release);  // pairs with post()
+    discard();
     moved_.notify_all();
   }
   // A claim that nobody takes the payload of reclaims it.
@@ -205,13 +217,13 @@ Stats Queue::stats() const {
   MutexLock lock(mutex_);
   Stats stats;
   stats.depth = ring_.size();
-  stats.high_water = high_water_;
-  stats.events = events_;
+  stats.high_water = high_water_.load(std::memory_order_relaxed);  // gauges and counters from here on
+  stats.events = ring_.pushed();
   stats.discarded = discarded_;
-  stats.wakeups = wakeups_;
+  stats.wakeups = wakeups_.load(std::memory_order_relaxed);
   stats.capacity = ledger_.limits().max_events;
   stats.slots = ledger_.slots();
-  // Relaxed: a gauge. Writers count up before the reader of their bytes counts down.
+  // Writers count up before the reader of their bytes counts down.
   stats.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, bytes_held_.load(std::memory_order_relaxed)));
   stats.bytes_reserved = ledger_.bytes();
   stats.bytes_capacity = ledger_.limits().max_bytes;

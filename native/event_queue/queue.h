@@ -3,12 +3,15 @@
 // Threads: any, but take() from one thread at a time (the drain's).
 //
 // Invariants:
-// 1. Capacity is checked in reserve() alone. A post fits by construction: it never waits, fails for room, or spins.
+// 1. Capacity is checked in reserve() alone. A post fits by construction: it takes no lock, and never waits, spins or
+// fails for room.
 // 2. The bell rings on the first post after the drain found the queue empty, and not again until it finds it so again:
 //    idle -post-> rung -take of some-> draining -take of none-> idle. "Empty" and "idle" are one step.
 // 3. "Not closing" and "registered" are one step: a source is refused, or seen by everything that close does.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <chrono>
 #include <cstdint>
 #include <memory>
@@ -103,14 +106,16 @@ class Queue : public std::enable_shared_from_this<Queue> {
  private:
   friend class Lane;
   friend class Source;
+  static constexpr std::size_t kBatch = 256;
   enum class Wake : std::uint8_t { kIdle, kRung, kDraining };
 
   // The channel is occupied by the caller. False when the queue is closed for good.
-  bool post(std::uint32_t entry, std::uint32_t channel, const Record& record) EXCLUDES(mutex_, bell_mutex_);
+  bool post(std::uint32_t entry, std::uint32_t channel, const Record& record) EXCLUDES(bell_mutex_);
   void release(std::uint32_t entry) EXCLUDES(mutex_, bell_mutex_);
-  void vacate(std::size_t count) REQUIRES(mutex_);
-  // True when the caller has to ring, after it let go of the lock.
-  bool wake() REQUIRES(mutex_);
+  std::size_t pop(std::span<Record> out) REQUIRES(mutex_);
+  void discard() REQUIRES(mutex_);
+  // True when the caller has to ring: it moved the state from idle to rung.
+  bool wake();
   bool drained_now() REQUIRES(mutex_);
   void ring() EXCLUDES(mutex_, bell_mutex_);
   // Relaxed: a gauge; nothing is published through it.
@@ -121,21 +126,25 @@ class Queue : public std::enable_shared_from_this<Queue> {
   const std::unique_ptr<BlockPool> blocks_;
   std::atomic<std::int64_t> bytes_held_{0};
 
-  // The bell's own lock, taken after mutex_ was let go: ringing may take a while, and taking the bell away waits for
+  // The producers' way, without a lock.
+  Ring ring_;
+  std::atomic<Wake> wake_{Wake::kIdle};  // only the drain moves it away from rung and draining
+  std::atomic<bool> closed_{false};      // close_ has finished
+  std::atomic<std::size_t> high_water_{0};
+  std::atomic<std::uint64_t> wakeups_{0};
+
+  // The bell's own lock, never taken with mutex_ held: ringing may take a while, and taking the bell away waits for
   // it.
   mutable Mutex bell_mutex_;
   Bell* bell_ GUARDED_BY(bell_mutex_) = nullptr;
 
+  // Admission, the drain and close.
   mutable Mutex mutex_;
   Condition moved_;  // the close machine
   Ledger ledger_ GUARDED_BY(mutex_);
-  Ring ring_ GUARDED_BY(mutex_);
+  std::array<Origin, kBatch> origins_ GUARDED_BY(mutex_);  // of the batch that is being taken
   CloseMachine close_ GUARDED_BY(mutex_);
-  Wake wake_ GUARDED_BY(mutex_) = Wake::kIdle;
-  std::size_t high_water_ GUARDED_BY(mutex_) = 0;
-  std::uint64_t events_ GUARDED_BY(mutex_) = 0;
   std::uint64_t discarded_ GUARDED_BY(mutex_) = 0;
-  std::uint64_t wakeups_ GUARDED_BY(mutex_) = 0;
 };
 
 }  // namespace sluicebox::event_queue

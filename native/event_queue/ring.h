@@ -1,9 +1,14 @@
-// ring.h: the fixed array behind a queue: records and, beside them, the channel that each one holds.
-// Knows: records. Does not know: who posts, who takes, or what full means: its user never holds more than the capacity.
-// Threads: none of its own; the queue's lock guards it.
+// ring.h: the fixed array of queued records: many producers push without waiting, one consumer pops.
+// Knows: records. Does not know: who posts, or what full means: a push is made only by whoever holds a reserved slot.
+// Threads: push() from any thread, wait-free; all else from one consumer at a time.
+//
+// Why a push always finds its place free: it was preceded by the taking of a channel, there are no more channels than
+// places, and a channel is given back only after its record was popped. That order (pop, give back, take, push) is also
+// the chain of releases and acquires by which the producer may overwrite what the consumer has read.
 #pragma once
 
-#include <algorithm>
+#include <atomic>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -22,42 +27,63 @@ struct Origin {
 class Ring {
  public:
   explicit Ring(std::size_t capacity)
-      : capacity_(capacity),
-        records_(std::make_unique<Record[]>(capacity)),
-        origins_(std::make_unique<Origin[]>(capacity)) {}
+      : mask_(std::bit_ceil(capacity) - 1), places_(std::make_unique<Place[]>(std::bit_ceil(capacity))) {}
 
-  std::size_t size() const { return size_; }
-  bool empty() const { return size_ == 0; }
-
-  void push(const Record& record, Origin origin) {
-    const std::size_t at = wrap(head_ + size_);
-    records_[at] = record;
-    origins_[at] = origin;
-    ++size_;
+  // How many records are queued, this one included.
+  std::size_t push(const Record& record, Origin origin) {
+    // Acquire and release: joins the producers before us to the chain described above.
+    const std::uint64_t ticket = tail_.fetch_add(1, std::memory_order_acq_rel);
+    Place& place = places_[ticket & mask_];
+    place.record = record;
+    place.origin = origin;
+    // Sequentially consistent, as the consumer's look in empty(): of "record, then is the bell silent?" here and "bell
+    // silent, then is there a record?" there, at least one sees the other.
+    place.ready.store(ticket + 1, std::memory_order_seq_cst);
+    // Relaxed: the chain makes the head at most a capacity old.
+    return static_cast<std::size_t>(ticket + 1 - head_.load(std::memory_order_relaxed));
   }
 
-  // Of the i-th oldest record.
-  Origin origin(std::size_t i) const { return origins_[wrap(head_ + i)]; }
-
-  // Moves the out.size() oldest records, no more than there are, to `out`.
-  void pop(std::span<Record> out) {
-    const std::size_t straight = std::min(out.size(), capacity_ - head_);
-    std::copy_n(&records_[head_], straight, out.begin());
-    std::copy_n(&records_[0], out.size() - straight, out.begin() + static_cast<std::ptrdiff_t>(straight));
-    head_ = wrap(head_ + out.size());
-    size_ -= out.size();
+  // No record can be popped. One whose push is under way does not count; its producer will see to the bell.
+  bool empty() const {
+    const std::uint64_t head = head_.load(std::memory_order_relaxed);  // the consumer's own
+    return places_[head & mask_].ready.load(std::memory_order_seq_cst) != head + 1;
   }
 
-  void clear() { size_ = 0; }
+  // Moves up to out.size() of the oldest records to `out`, and their origins to `origins`, which is as long.
+  std::size_t pop(std::span<Record> out, std::span<Origin> origins) {
+    const std::uint64_t head = head_.load(std::memory_order_relaxed);  // the consumer's own
+    std::size_t count = 0;
+    while (count < out.size()) {
+      const Place& place = places_[(head + count) & mask_];
+      // Acquire: pairs with push(), the record is whole.
+      if (place.ready.load(std::memory_order_acquire) != head + count + 1) break;
+      out[count] = place.record;
+      origins[count] = place.origin;
+      ++count;
+    }
+    head_.store(head + count, std::memory_order_release);  // before the channels are given back
+    return count;
+  }
+
+  // Gauges, exact when nobody pushes.
+  std::uint64_t pushed() const { return tail_.load(std::memory_order_relaxed); }
+  std::size_t size() const {
+    const std::uint64_t head = head_.load(std::memory_order_acquire);  // first: the tail only grows
+    return static_cast<std::size_t>(tail_.load(std::memory_order_relaxed) - head);
+  }
 
  private:
-  std::size_t wrap(std::size_t index) const { return index < capacity_ ? index : index - capacity_; }
+  static constexpr std::size_t kLine = 64;  // producers and the consumer write to lines of their own
+  struct Place {
+    std::atomic<std::uint64_t> ready{0};  // ticket + 1 of the record that is whole
+    Record record;
+    Origin origin;
+  };
 
-  const std::size_t capacity_;
-  const std::unique_ptr<Record[]> records_;
-  const std::unique_ptr<Origin[]> origins_;
-  std::size_t head_ = 0;
-  std::size_t size_ = 0;
+  const std::size_t mask_;
+  const std::unique_ptr<Place[]> places_;
+  alignas(kLine) std::atomic<std::uint64_t> tail_{0};
+  alignas(kLine) std::atomic<std::uint64_t> head_{0};
 };
 
 }  // namespace sluicebox::event_queue
