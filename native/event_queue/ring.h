@@ -24,6 +24,7 @@ struct Origin {
   std::uint32_t channel = 0;
 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): producers and the consumer write to lines of their own
 class Ring {
  public:
   explicit Ring(std::size_t capacity)
@@ -74,7 +75,7 @@ class Ring {
   }
 
  private:
-  static constexpr std::size_t kLine = 64;  // producers and the consumer write to lines of their own
+  static constexpr std::size_t kLine = 64;
   struct Place {
     std::atomic<std::uint64_t> ready{0};  // ticket + 1 of the record that is whole
     Record record;
