@@ -127,11 +127,13 @@ TEST_CASE("H21: a queue with nothing in flight is drained at once") {
 }
 
 TEST_CASE("H22: a submission that races close is refused, or found by the close: never forgotten") {
-  constexpr int kRounds = 1'500;
+  constexpr int kRounds = 2'000;
   constexpr int kSubmitters = 2;
+  constexpr int kAttempts = 60;
   std::shared_ptr<Queue> queue;
   std::mutex mutex;
   std::vector<std::shared_ptr<Source>> admitted;
+  std::atomic<int> refusals{0};
   std::barrier sync(kSubmitters + 1);
   std::vector<std::thread> submitters;
   for (int i = 0; i < kSubmitters; ++i) {
@@ -139,16 +141,15 @@ TEST_CASE("H22: a submission that races close is refused, or found by the close:
       for (int round = 0; round < kRounds; ++round) {
         std::vector<std::shared_ptr<Source>> mine;
         sync.arrive_and_wait();
-        ErrorCode code{};
-        do {
+        for (int attempt = 0; attempt < kAttempts; ++attempt) {
           auto source = queue->reserve({.channels = 1});
-          if (source.ok()) {
-            mine.push_back(*source);
-          } else {
-            code = source.error().code;
+          if (!source.ok()) {
+            CHECK(source.error().code == ErrorCode::kClosed);
+            ++refusals;
+            break;
           }
-        } while (code == ErrorCode{});
-        if (code != ErrorCode::kClosed) FAIL_CHECK("refused for another reason: ", static_cast<int>(code));
+          mine.push_back(*source);
+        }
         {
           const std::lock_guard lock(mutex);
           admitted.insert(admitted.end(), mine.begin(), mine.end());
@@ -160,23 +161,21 @@ TEST_CASE("H22: a submission that races close is refused, or found by the close:
     });
   }
   std::size_t forgotten = 0;
-  std::size_t submissions = 0;
   for (int round = 0; round < kRounds; ++round) {
-    queue = make_queue(65'536, 1);
+    queue = make_queue(kSubmitters * kAttempts, 1);
     sync.arrive_and_wait();
-    for (int spin = 0; spin < round; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
+    for (int spin = 0; spin < round % 500 * 10; ++spin) std::atomic_signal_fence(std::memory_order_seq_cst);
     queue->begin_close();
     const std::uint32_t counted = queue->outstanding();
     const std::size_t found = queue->handles().claim_all([](Claim) {});
     sync.arrive_and_wait();
     if (found != admitted.size() || counted != admitted.size()) ++forgotten;
-    submissions += admitted.size();
     admitted.clear();
     sync.arrive_and_wait();
   }
   for (auto& thread : submitters) thread.join();
   CHECK(forgotten == 0);
-  CHECK(submissions > 0);
+  CHECK(refusals > 0);  // the two did meet
 }
 
 TEST_CASE("Q19: a post to a closed queue hands the payload to its reclaim rule: neither dispatched nor leaked") {
