@@ -13,7 +13,7 @@ namespace sluicebox::image {
 
 struct InfoOptions {
   bool chain = false;
-  std::optional<DiskFormat> format;  // absent: probed, for this file only
+  std::optional<DiskFormat> format = std::nullopt;  // absent: probed, for this file only
   bool shared = false;               // take no lock: the answer may be torn
 };
 

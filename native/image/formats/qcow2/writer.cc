@@ -220,6 +220,8 @@ Result<std::shared_ptr<CachedTable>> Writer::table_for(std::uint64_t l1_index) {
   const ClusterRun run = TRY(allocator_.allocate(1));
   auto table = image_.l2_tables.create(run.offset, shared.get());
   image_.metadata.insert(run.offset);
+  // It will be written there; until then, what the L1 table in memory points at counts as inside the file.
+  image_.file_end = std::max(image_.file_end, run.offset + geometry.cluster());
   dirty_tables_.push_back(table);
   if (shared) {
     // From here on it is the snapshots' alone, and what only they refer to is not in the map.
