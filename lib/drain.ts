@@ -28,7 +28,7 @@ export interface DrainStats {
   longestMs: number
 }
 
-/** What hears of every pass, with how full the queue was when it began. */
+/** What hears of every pass, with how full the queue was when it began, and of the look that found nothing more. */
 export type AfterPass = (depth: number) => void
 
 export class Drain {
@@ -45,6 +45,8 @@ export class Drain {
   #strideLeft = 0
   #dispatching = false
   #held = 0
+  /** The pass to come; while there is one the bell is silent. */
+  #again: NodeJS.Immediate | undefined
 
   constructor(options: CoreOptions, afterPass: AfterPass) {
     this.#afterPass = afterPass
@@ -60,13 +62,17 @@ export class Drain {
     if (this.#sinks[slot]?.generation === generationOf(id)) this.#sinks[slot] = undefined
   }
 
-  /** The loop lives as long as somebody holds it. */
+  /** The loop lives as long as somebody holds it. The pass to come goes with it: a loop that sleeps past it would hear no bell. */
   hold(): void {
-    if (this.#held++ === 0) this.core.hold(true)
+    if (this.#held++ > 0) return
+    this.core.hold(true)
+    this.#again?.ref()
   }
 
   release(): void {
-    if (--this.#held === 0) this.core.hold(false)
+    if (--this.#held > 0) return
+    this.core.hold(false)
+    this.#again?.unref()
   }
 
   /** Rung by the bell, with the first batch already in the buffer. */
@@ -79,10 +85,11 @@ export class Drain {
   readonly #pass = (): void => {
     // A listener that spins the loop itself must not start a second pass inside the first.
     if (this.#dispatching) return
+    this.#again = undefined
     if (this.#next === this.#count) {
       this.#next = 0
       this.#count = this.core.take()
-      if (this.#count === 0) return
+      if (this.#count === 0) return this.#afterPass(0)
     }
     this.#dispatching = true
     const start = performance.now()
@@ -101,14 +108,10 @@ export class Drain {
       this.stats.events += this.#next - first
       this.stats.longestMs = Math.max(this.stats.longestMs, performance.now() - start)
       // The bell stays silent until a take gives nothing, which is for that later turn to find out.
-      this.#again()
+      this.#again = setImmediate(this.#pass)
+      if (this.#held === 0) this.#again.unref()
       this.#afterPass(depth)
     }
-  }
-
-  #again(): void {
-    const immediate = setImmediate(this.#pass)
-    if (this.#held === 0) immediate.unref()
   }
 
   /** Dispatches the records of one handle that stand together, entering its async context once. */

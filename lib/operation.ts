@@ -3,7 +3,7 @@
 import { AsyncResource } from 'node:async_hooks'
 import type { Drain, Sink } from './drain.js'
 import { generationOf } from './drain.js'
-import { fromNative, RuntimeClosedError } from './errors.js'
+import { fromNative, RuntimeClosedError, withCallersStack } from './errors.js'
 import type { Progress } from './image-types.js'
 import { type HandleId, type NativeError, type Outcome, RECORD } from './native.js'
 
@@ -92,7 +92,7 @@ export class Operation implements Sink {
   close(): void {
     if (this.#done) return
     this.#stoppedBy ??= 'close'
-    if (this.#id === undefined) this.#fail(new RuntimeClosedError(this.call.name, false))
+    if (this.#id === undefined) this.#fail(this.#closedError(false))
     else this.#around.drain.core.cancel(this.#id)
   }
 
@@ -119,7 +119,11 @@ export class Operation implements Sink {
   #reasonFor(error: NativeError | undefined): unknown {
     if (this.#stoppedBy === 'abort') return this.call.signal?.reason
     const cut = error === undefined || this.#nameOf(error) === 'cancelled'
-    return cut ? new RuntimeClosedError(this.call.name, true) : this.#public(error)
+    return cut ? this.#closedError(true) : this.#public(error)
+  }
+
+  #closedError(started: boolean): Error {
+    return withCallersStack(new RuntimeClosedError(this.call.name, started), this.#trace)
   }
 
   #fail(reason: unknown): void {

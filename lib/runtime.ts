@@ -7,7 +7,7 @@ import { ImageOperations } from './images.js'
 import { type Core, loadAddon } from './native.js'
 import type { Call } from './operation.js'
 import { Operations } from './operations.js'
-import { type RuntimeOptions, readCloseOptions, readOptions, readRuntimeOptions } from './options.js'
+import { type RuntimeOptions, readCloseOptions, readOptions, readRuntimeOptions, readSignal } from './options.js'
 
 export interface RuntimeStats {
   queue: {
@@ -96,8 +96,7 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   /** What this host and this build can do. */
   async doctor(options?: { signal?: AbortSignal }): Promise<DoctorReport> {
-    readOptions('doctor', options, ['signal'])
-    options?.signal?.throwIfAborted()
+    readSignal('doctor', readOptions('doctor', options, ['signal']).signal)?.throwIfAborted()
     if (this.#closing) throw new RuntimeClosedError('doctor', false)
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }

@@ -1,8 +1,12 @@
-// The suite's end: nothing that a test made may be left behind.
+// The suite's frame: child processes run the SDK as it is now, and nothing that a test made may be left behind.
+import { execFileSync } from 'node:child_process'
+import { readdirSync, statSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
+import { join } from 'node:path'
 
 export default async function setup(): Promise<() => Promise<void>> {
+  compileIfOld()
   const before = new Set(await ours())
   return async () => {
     const left = (await ours()).filter((name) => !before.has(name))
@@ -11,3 +15,19 @@ export default async function setup(): Promise<() => Promise<void>> {
 }
 
 const ours = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('sluicebox-test-'))
+
+function compileIfOld(): void {
+  const root = new URL('../../', import.meta.url).pathname
+  const newest = (folder: string): number =>
+    Math.max(
+      ...readdirSync(join(root, folder), { recursive: true, withFileTypes: true })
+        .filter((entry) => entry.isFile())
+        .map((entry) => statSync(join(entry.parentPath, entry.name)).mtimeMs),
+    )
+  try {
+    if (Math.min(newest('dist'), newest('build/tools')) > Math.max(newest('lib'), newest('examples'))) return
+  } catch {
+    // Never compiled.
+  }
+  execFileSync(process.execPath, ['scripts/build.mjs', 'typescript'], { cwd: root, stdio: 'inherit' })
+}
