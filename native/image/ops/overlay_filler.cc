@@ -29,6 +29,7 @@ OverlayFiller::OverlayFiller(Block& overlay, ChainView old_view, ChainView new_v
 Status OverlayFiller::fill(DiskRange range) {
   differs_.assign(differs_.size(), false);
   TRY(find_differences(range));
+  counts_.bytes_compared += range.length;
   counts_.clusters_compared += div_round_up(range.length, unit_);
   return write_differences(range);
 }

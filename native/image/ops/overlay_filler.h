@@ -16,6 +16,7 @@
 namespace sluicebox::image {
 
 struct FillCounts {
+  std::uint64_t bytes_compared = 0;
   std::uint64_t clusters_compared = 0;
   std::uint64_t clusters_copied = 0;
   std::uint64_t bytes_copied = 0;
