@@ -134,6 +134,7 @@ TEST_CASE("H22: a submission that races close is refused, or found by the close:
   std::mutex mutex;
   std::vector<std::shared_ptr<Source>> admitted;
   std::atomic<int> refusals{0};
+  std::atomic<bool> at_it{false};
   std::barrier sync(kSubmitters + 1);
   std::vector<std::thread> submitters;
   for (int i = 0; i < kSubmitters; ++i) {
@@ -149,6 +150,8 @@ TEST_CASE("H22: a submission that races close is refused, or found by the close:
             break;
           }
           mine.push_back(*source);
+          at_it = true;
+          spin(100);  // leaves the lock to the close
         }
         {
           const std::lock_guard lock(mutex);
@@ -163,8 +166,9 @@ TEST_CASE("H22: a submission that races close is refused, or found by the close:
   std::size_t forgotten = 0;
   for (int round = 0; round < kRounds; ++round) {
     queue = make_queue(kSubmitters * kAttempts, 1);
+    at_it = false;
     sync.arrive_and_wait();
-    REQUIRE(eventually([&] { return queue->stats().slots > 0; }));  // they are at it
+    REQUIRE(eventually([&] { return at_it.exchange(false); }));
     spin(static_cast<std::uint64_t>(round));
     queue->begin_close();
     const std::uint32_t counted = queue->outstanding();
