@@ -92,6 +92,7 @@ TEST_CASE("Q17: no progress is queued once the completion was posted, also from 
     spin(100);
     reporting = false;
     sync.arrive_and_wait();
+    operation->report(progress(2000));
     drain(*queue, dispatch);
     REQUIRE(completed);
     queue->claim(operation->id());
