@@ -24,7 +24,7 @@ struct RebaseOptions {
 struct RebaseResult {
   DiskFormat format = DiskFormat::kQcow2;
   std::optional<std::string> backing_format = std::nullopt;  // of the new backing
-  std::optional<std::string> from, to;        // as recorded
+  std::optional<std::string> from, to;                       // as recorded
   std::uint64_t clusters_compared = 0;
   std::uint64_t clusters_copied = 0;
   std::uint64_t bytes_copied = 0;
