@@ -16,7 +16,8 @@ Result<std::shared_ptr<Queue>> Queue::create(const Options& options) {
 }
 
 Queue::Queue(Private, const Options& options)
-    : handles_(options.generation_limit),
+    : interleave_(options.interleave),
+      handles_(options.generation_limit),
       blocks_(std::make_unique<BlockPool>()),
       ring_(options.limits.max_events),
       ledger_(options.limits) {}
@@ -26,6 +27,7 @@ Queue::~Queue() = default;
 Result<std::shared_ptr<Source>> Queue::reserve(const Share& share, std::shared_ptr<InFlight> in_flight) {
   // Made first: once admitted, nothing can fail.
   auto source = std::make_shared<Source>(shared_from_this(), share);
+  if (interleave_) interleave_(Seam::kBeforeAdmission);
   MutexLock lock(mutex_);
   const Limits& limits = ledger_.limits();
   if (share.channels == 0 || share.channels > std::min(kMaxChannels, limits.max_events) ||
@@ -91,6 +93,7 @@ std::size_t Queue::take(std::span<Record> out) {
   }
   // First idle, then a second look. A producer pushes first and looks at the state then; both in sequentially
   // consistent order, so that a record which came in between is seen by one side at least, and rung for by at most one.
+  if (interleave_) interleave_(Seam::kBeforeIdle);
   wake_.store(Wake::kIdle);
   Wake expected = Wake::kIdle;
   if (!ring_.empty() && wake_.compare_exchange_strong(expected, Wake::kDraining)) return pop(out);

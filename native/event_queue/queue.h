@@ -14,6 +14,8 @@
 #include <atomic>
 #include <chrono>
 #include <cstdint>
+#include <functional>
+#include <limits>
 #include <memory>
 #include <optional>
 #include <span>
@@ -52,9 +54,13 @@ class Queue : public std::enable_shared_from_this<Queue> {
   };
 
  public:
+  // Where another thread may come between two steps that must count as one.
+  enum class Seam : std::uint8_t { kBeforeAdmission, kBeforeIdle };
   struct Options {
     Limits limits;
-    std::uint32_t generation_limit = std::numeric_limits<std::uint32_t>::max();  // small in tests only
+    // For tests: a small limit uses slots up; what another thread might do at a seam is done there and then.
+    std::uint32_t generation_limit = std::numeric_limits<std::uint32_t>::max();
+    std::function<void(Seam)> interleave = nullptr;
   };
   // kInvalidArgument when a limit is 0.
   static Result<std::shared_ptr<Queue>> create(const Options& options);
@@ -122,6 +128,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void count_bytes(std::int64_t change) { bytes_held_.fetch_add(change, std::memory_order_relaxed); }
   BlockPool& blocks() { return *blocks_; }
 
+  const std::function<void(Seam)> interleave_;
   HandleTable handles_;
   const std::unique_ptr<BlockPool> blocks_;
   std::atomic<std::int64_t> bytes_held_{0};

@@ -15,7 +15,7 @@ constexpr int kThreads = 3;
 
 TEST_CASE("H1: of the threads that claim one id exactly one wins") {
   constexpr std::size_t kHandles = 60'000;
-  constexpr std::uint64_t kRounds = 20;
+  constexpr std::uint64_t kRounds = 10;
   HandleTable table;
   for (std::uint64_t round = 1; round <= kRounds; ++round) {
     std::vector<HandleId> ids;
