@@ -24,7 +24,9 @@ try {
   const lie = Buffer.alloc(104)
   lie.write('QFI\xfb', 'latin1')
   lie.writeUInt32BE(3, 4)
+  lie.writeUInt32BE(16, 20) // cluster bits
   lie.writeUInt32BE(0xffffffff, 36) // an L1 table of 32 GiB
+  lie.writeUInt32BE(104, 100) // header length
   await writeFile(join(folder, 'lie.qcow2'), lie)
   await images.info(join(folder, 'lie.qcow2')).catch((error) => {
     if (SluiceboxError.is(error)) console.log(`${error.code}: ${error.message}`)

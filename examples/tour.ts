@@ -134,7 +134,8 @@ try {
   huge.write('QFI\xfb', 'latin1')
   huge.writeUInt32BE(3, 4) // version
   huge.writeUInt32BE(16, 20) // cluster bits
-  huge.writeUInt32BE(0xffffffff, 36) // L1 entries
+  huge.writeUInt32BE(0xffffffff, 36) // L1 entries: a table of 32 GiB
+  huge.writeUInt32BE(104, 100) // header length
   await writeFile(at('huge.qcow2'), huge)
   await program('qemu-img', [
     'create',

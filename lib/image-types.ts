@@ -15,7 +15,7 @@ export interface Progress<P extends string = string> {
   elapsedMs: number
 }
 export interface Progressive<P extends string = string> {
-  /** Called on this thread; only the latest state is delivered, `done` never decreases within a phase, none comes after settlement. */
+  /** Called on this thread; only the latest state is delivered, `done` never decreases, none comes after settlement. */
   onProgress?: (progress: Progress<P>) => void
 }
 

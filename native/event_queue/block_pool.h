@@ -13,7 +13,7 @@
 namespace sluicebox::event_queue {
 
 struct Block {
-  static constexpr std::size_t kSize = 64 * 1024;
+  static constexpr std::size_t kSize = std::size_t{64} * 1024;
   std::unique_ptr<Block> next;
   std::size_t begin = 0;  // first byte not read
   std::size_t end = 0;    // first byte not written

@@ -22,11 +22,9 @@ void Operation::report(const ProgressReport& report) {
 void Operation::complete(OwnedPayload payload, std::uint8_t flags) {
   if (std::exchange(ended_, true)) return;
   in_flight_->progress.finish();
-  Queue& queue = source_->queue();
-  if (payload != nullptr) queue.handles().deposit(id(), arm(std::move(payload)));
-  const Posted posted = source_->post(kLastWordChannel, {.kind = RecordKind::kCompletion, .flags = flags});
-  // Nobody will dispatch it: settled here, by a claim whose end reclaims what was deposited.
-  if (posted == Posted::kClosed) queue.claim(id());
+  if (payload != nullptr) source_->queue().handles().deposit(id(), arm(std::move(payload)));
+  // kClosed needs no care: finish_close() claims every handle, and with it reclaims what was deposited.
+  source_->post(kLastWordChannel, {.kind = RecordKind::kCompletion, .flags = flags});
 }
 
 std::optional<Claim> Operation::withdraw() {

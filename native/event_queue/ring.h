@@ -24,12 +24,13 @@ struct Origin {
   std::uint32_t channel = 0;
 };
 
+// NOLINTNEXTLINE(clang-analyzer-optin.performance.Padding): producers and the consumer write to lines of their own
 class Ring {
  public:
   explicit Ring(std::size_t capacity)
       : mask_(std::bit_ceil(capacity) - 1), places_(std::make_unique<Place[]>(std::bit_ceil(capacity))) {}
 
-  // How many records are queued, this one included.
+  // How many records are queued, this one included; 0 when it was popped meanwhile.
   std::size_t push(const Record& record, Origin origin) {
     // Acquire and release: joins the producers before us to the chain described above.
     const std::uint64_t ticket = tail_.fetch_add(1, std::memory_order_acq_rel);
@@ -39,8 +40,9 @@ class Ring {
     // Sequentially consistent, as the consumer's look in empty(): of "record, then is the bell silent?" here and "bell
     // silent, then is there a record?" there, at least one sees the other.
     place.ready.store(ticket + 1, std::memory_order_seq_cst);
-    // Relaxed: the chain makes the head at most a capacity old.
-    return static_cast<std::size_t>(ticket + 1 - head_.load(std::memory_order_relaxed));
+    // Relaxed: the chain makes the head at most a capacity old. It may be past us: the consumer is quick.
+    const std::uint64_t head = head_.load(std::memory_order_relaxed);
+    return head > ticket ? 0 : static_cast<std::size_t>(ticket + 1 - head);
   }
 
   // No record can be popped. One whose push is under way does not count; its producer will see to the bell.
@@ -73,7 +75,7 @@ class Ring {
   }
 
  private:
-  static constexpr std::size_t kLine = 64;  // producers and the consumer write to lines of their own
+  static constexpr std::size_t kLine = 64;
   struct Place {
     std::atomic<std::uint64_t> ready{0};  // ticket + 1 of the record that is whole
     Record record;

@@ -4,6 +4,12 @@
 
 namespace sluicebox::image {
 
+namespace {
+
+constexpr std::uint64_t kLookAhead = 16u << 20;
+
+}  // namespace
+
 ChainView::ChainView(std::vector<Block*> layers, std::uint64_t size)
     : layers_(std::move(layers)), cursors_(layers_.size()), size_(size) {}
 
@@ -66,15 +72,16 @@ Status ChainView::read(std::uint64_t offset, MutableBytes out) {
     return Error(ErrorCode::kInternal, "a read past the end of the disk").at(offset);
   }
   while (!out.empty()) {
-    const Extent extent = TRY(status(offset, out.size()));
-    const MutableBytes part = out.first(extent.length);
+    // Asked for more than is read now: whoever reads on in order then asks the layers seldom.
+    const Extent extent = TRY(status(offset, std::max<std::uint64_t>(out.size(), kLookAhead)));
+    const MutableBytes part = out.first(std::min<std::uint64_t>(extent.length, out.size()));
     if (extent.zero) {
       std::ranges::fill(part, std::byte{0});
     } else {
       TRY(layers_[extent.depth]->read(offset, part));
     }
-    offset += extent.length;
-    out = out.subspan(extent.length);
+    offset += part.size();
+    out = out.subspan(part.size());
   }
   return {};
 }

@@ -65,7 +65,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
     thread_ = std::thread([this] { produce(); });
   }
   void produce() {
-    std::vector<std::byte> chunk(chunk_);
+    std::vector<std::byte> chunk(chunk_, std::byte{1});
     std::size_t open = streams_.size();
     while (open > 0 && !stop_) {
       const std::uint64_t seen = room_->takes();

@@ -13,7 +13,7 @@ namespace sluicebox::image {
 
 struct CheckOptions {
   Repair repair = Repair::kNone;
-  std::optional<DiskFormat> format;
+  std::optional<DiskFormat> format = std::nullopt;
 };
 
 Result<CheckReport> check_image(const std::string& path, const CheckOptions& options, OperationContext& context);

@@ -17,7 +17,7 @@ namespace sluicebox::image {
 namespace {
 
 constexpr std::uint64_t kSector = 512;
-constexpr std::uint64_t kZeroChunk = 1u << 20;
+constexpr std::uint64_t kZeroChunk = 2u << 20;  // no smaller than the largest cluster
 
 Preallocation preallocation_of(const CreateOptions& options) {
   return std::visit([](const auto& format) { return format.preallocation; }, options.format);
@@ -68,15 +68,15 @@ Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& op
   return *rounded;
 }
 
-Status fill_with_zeros(File& file, std::uint64_t offset, std::uint64_t end, OperationContext& context) {
-  const std::vector<std::byte> zeros(kZeroChunk);
-  const std::uint64_t total = end - offset;
-  for (std::uint64_t at = offset; at < end;) {
+template <typename Write>
+Status write_zeros(std::uint64_t size, OperationContext& context, const Write& write) {
+  const std::vector<std::byte> zeros(std::min(size, kZeroChunk));
+  for (std::uint64_t at = 0; at < size;) {
     TRY(context.cancel.check());
-    const std::uint64_t part = std::min(kZeroChunk, end - at);
-    TRY(file.write_at(at, Bytes(zeros).first(part)));
+    const std::uint64_t part = std::min(kZeroChunk, size - at);
+    TRY(write(at, Bytes(zeros).first(part)));
     at += part;
-    context.progress.report({.phase = "allocate", .done = at - (end - total), .total = total});
+    context.progress.report({.phase = "allocate", .done = at, .total = size, .unit = ProgressUnit::kBytes});
   }
   return {};
 }
@@ -89,26 +89,39 @@ Status write_raw(File& file, std::uint64_t size, Preallocation preallocation, Op
     case Preallocation::kFalloc:
       return file.allocate(0, size);
     case Preallocation::kFull:
-      return fill_with_zeros(file, 0, size, context);
+      return write_zeros(size, context, [&](std::uint64_t at, Bytes zeros) { return file.write_at(at, zeros); });
   }
   return {};
 }
 
 qcow2::PlanOptions plan_options(const CreateOptions& options, const Qcow2Create& format, std::uint64_t size) {
-  qcow2::PlanOptions plan{.virtual_size = size,
-                          .cluster_size = format.cluster_size,
-                          .version = format.version,
-                          .refcount_bits = format.refcount_bits,
-                          .lazy_refcounts = format.lazy_refcounts,
-                          .extended_l2 = format.extended_l2,
-                          .preallocate_metadata = format.preallocation != Preallocation::kOff,
-                          .backing_path = {},
-                          .backing_format = {}};
+  qcow2::PlanOptions plan;
+  plan.virtual_size = size;
+  plan.cluster_size = format.cluster_size;
+  plan.version = format.version;
+  plan.refcount_bits = format.refcount_bits;
+  plan.lazy_refcounts = format.lazy_refcounts;
+  plan.extended_l2 = format.extended_l2;
   if (options.backing) {
     plan.backing_path = options.backing->path;
     plan.backing_format = format_name(options.backing->format);
   }
   return plan;
+}
+
+// Metadata first, which also gives the file its length; then space, or zeros, under every cluster.
+Status preallocate(File& file, Preallocation preallocation, OperationContext& context) {
+  if (preallocation == Preallocation::kOff) return {};
+  const std::unique_ptr<Block> block = TRY(qcow2::open_qcow2(file, {.writable = true}));
+  TRY(qcow2::preallocate_metadata(*block));
+  if (preallocation == Preallocation::kFalloc) {
+    const std::uint64_t end = TRY(file.size());
+    TRY(file.allocate(0, end));
+  }
+  if (preallocation == Preallocation::kFull) {
+    TRY(write_zeros(block->size(), context, [&](std::uint64_t at, Bytes zeros) { return block->write(at, zeros); }));
+  }
+  return block->flush();
 }
 
 Status write_qcow2(File& file, const CreateOptions& options, const Qcow2Create& format, std::uint64_t size,
@@ -121,7 +134,7 @@ Status write_qcow2(File& file, const CreateOptions& options, const Qcow2Create& 
     TRY(file.write_at(write.offset, write.bytes));
   }
   if (TRY(file.size()) < plan.minimum_file_size) TRY(file.truncate(plan.minimum_file_size));
-  return {};
+  return preallocate(file, format.preallocation, context);
 }
 
 }  // namespace

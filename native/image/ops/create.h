@@ -34,7 +34,7 @@ struct Qcow2Create {
 struct CreateOptions {
   std::optional<std::uint64_t> size;  // absent: the backing's
   bool overwrite = false;
-  std::optional<BackingOption> backing;
+  std::optional<BackingOption> backing = std::nullopt;
   std::variant<RawCreate, Qcow2Create> format;
 };
 

@@ -28,8 +28,6 @@ class DifferingRanges {
 
   // Nothing at the end. Ranges are ascending, apart, and at most 64 MiB long.
   Result<std::optional<DiskRange>> next();
-  // How far the walk is, in bytes of the disk.
-  std::uint64_t position() const { return position_; }
 
  private:
   Result<bool> enter_unallocated_run();

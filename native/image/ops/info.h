@@ -13,8 +13,8 @@ namespace sluicebox::image {
 
 struct InfoOptions {
   bool chain = false;
-  std::optional<DiskFormat> format;  // absent: probed, for this file only
-  bool shared = false;               // take no lock: the answer may be torn
+  std::optional<DiskFormat> format = std::nullopt;  // absent: probed, for this file only
+  bool shared = false;                              // take no lock: the answer may be torn
 };
 
 Result<ImageInfo> image_info(const std::string& path, const InfoOptions& options, OperationContext& context);

@@ -9,9 +9,8 @@ namespace sluicebox::image {
 
 namespace {
 
-// Two pieces, one of each chain, stay in a core's second-level cache between being read and being compared.
-constexpr std::uint64_t kPiece = 128u << 10;
-// The longest write; no smaller than the largest cluster.
+// Large enough that a system call costs nothing beside its copying, small enough for the last-level cache, and no
+// smaller than the largest cluster.
 constexpr std::uint64_t kWindow = 2u << 20;
 
 }  // namespace
@@ -23,29 +22,26 @@ OverlayFiller::OverlayFiller(Block& overlay, ChainView old_view, ChainView new_v
       write_(write),
       unit_(overlay.allocation_unit()),
       old_(std::max(kWindow, unit_)),
-      new_(kPiece),
+      new_(old_.size()),
       differs_(old_.size() / unit_) {}
 
 Status OverlayFiller::fill(DiskRange range) {
   differs_.assign(differs_.size(), false);
   TRY(find_differences(range));
+  counts_.bytes_compared += range.length;
   counts_.clusters_compared += div_round_up(range.length, unit_);
   return write_differences(range);
 }
 
 Status OverlayFiller::find_differences(DiskRange range) {
-  for (std::uint64_t at = 0; at < range.length; at += kPiece) {
-    const std::uint64_t length = std::min(kPiece, range.length - at);
-    const MutableBytes before = MutableBytes(old_).subspan(at, length);
-    TRY(old_view_.read(range.offset + at, before));
-    if (unit_ > kPiece && differs_[at / unit_]) continue;  // its unit is copied whole already
-    const MutableBytes after = MutableBytes(new_).first(length);
-    TRY(new_view_.read(range.offset + at, after));
-    if (std::memcmp(before.data(), after.data(), length) == 0) continue;
-    for (std::uint64_t from = 0; from < length; from += unit_) {
-      const std::uint64_t part = std::min(unit_, length - from);
-      if (std::memcmp(before.data() + from, after.data() + from, part) != 0) differs_[(at + from) / unit_] = true;
-    }
+  const MutableBytes before = old_.bytes().first(range.length);
+  const MutableBytes after = new_.bytes().first(range.length);
+  TRY(old_view_.read(range.offset, before));
+  TRY(new_view_.read(range.offset, after));
+  if (std::memcmp(before.data(), after.data(), range.length) == 0) return {};
+  for (std::uint64_t at = 0; at < range.length; at += unit_) {
+    const std::uint64_t part = std::min(unit_, range.length - at);
+    differs_[at / unit_] = std::memcmp(before.data() + at, after.data() + at, part) != 0;
   }
   return {};
 }
@@ -53,7 +49,7 @@ Status OverlayFiller::find_differences(DiskRange range) {
 Status OverlayFiller::write_differences(DiskRange range) {
   const auto end_of = [&](std::uint64_t unit) { return std::min((unit + 1) * unit_, range.length); };
   const auto is_zero = [&](std::uint64_t unit) {
-    return all_zero(Bytes(old_).subspan(unit * unit_, end_of(unit) - unit * unit_));
+    return all_zero(old_.bytes().subspan(unit * unit_, end_of(unit) - unit * unit_));
   };
   const std::uint64_t units = div_round_up(range.length, unit_);
   for (std::uint64_t first = 0; first < units;) {
@@ -75,7 +71,7 @@ Status OverlayFiller::write_run(DiskRange range, std::uint64_t begin, std::uint6
   counts_.bytes_copied += end - begin;
   if (!write_) return {};
   if (zeros) return overlay_.write_zeros(range.offset + begin, end - begin);
-  return overlay_.write(range.offset + begin, Bytes(old_).subspan(begin, end - begin));
+  return overlay_.write(range.offset + begin, old_.bytes().subspan(begin, end - begin));
 }
 
 }  // namespace sluicebox::image

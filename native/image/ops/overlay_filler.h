@@ -9,6 +9,7 @@
 
 #include "base/cancel.h"
 #include "base/result.h"
+#include "image/aligned_buffer.h"
 #include "image/block.h"
 #include "image/chain.h"
 #include "image/ops/differing_ranges.h"
@@ -16,6 +17,7 @@
 namespace sluicebox::image {
 
 struct FillCounts {
+  std::uint64_t bytes_compared = 0;
   std::uint64_t clusters_compared = 0;
   std::uint64_t clusters_copied = 0;
   std::uint64_t bytes_copied = 0;
@@ -42,9 +44,9 @@ class OverlayFiller {
   ChainView old_view_, new_view_;
   const bool write_;
   const std::uint64_t unit_;
-  std::vector<std::byte> old_;  // the window as the old chain shows it
-  std::vector<std::byte> new_;  // one piece of it as the new chain shows it
-  std::vector<bool> differs_;   // one an allocation unit of the window
+  AlignedBuffer old_;          // the window as the old chain shows it
+  AlignedBuffer new_;          // the same as the new chain shows it
+  std::vector<bool> differs_;  // one an allocation unit of the window
   FillCounts counts_;
 };
 

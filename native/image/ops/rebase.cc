@@ -14,7 +14,9 @@ namespace {
 
 using Reference = std::optional<BackingReference>;
 
-void report(OperationContext& context, const char* phase, std::uint64_t done, std::uint64_t total) {
+// One scale for all phases, so that `done` only ever grows: bytes compared, of those that have to be. Unknown while
+// planning.
+void report(OperationContext& context, const char* phase, std::uint64_t done, std::optional<std::uint64_t> total) {
   context.progress.report({.phase = phase, .done = done, .total = total, .unit = ProgressUnit::kBytes});
 }
 
@@ -79,11 +81,8 @@ Result<Chains> open_chains(const Layer& overlay, const Reference& wanted, Operat
 Result<std::uint64_t> plan(Block& overlay, const Chains& chains, OperationContext& context) {
   DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
   std::uint64_t total = 0;
-  while (const std::optional<DiskRange> range = TRY(ranges.next())) {
-    total += range->length;
-    report(context, "plan", ranges.position(), overlay.size());
-  }
-  report(context, "plan", overlay.size(), overlay.size());
+  report(context, "plan", 0, std::nullopt);
+  while (const std::optional<DiskRange> range = TRY(ranges.next())) total += range->length;
   return total;
 }
 
@@ -93,27 +92,24 @@ Result<FillCounts> fill_overlay(Block& overlay, const Chains& chains, bool write
   OverlayFiller filler(overlay, ChainView(blocks_of(chains.before), overlay.size()),
                        ChainView(blocks_of(chains.after), overlay.size()), write);
   DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
-  std::uint64_t done = 0;
   report(context, "compare", 0, total);
   while (const std::optional<DiskRange> range = TRY(ranges.next())) {
     for (std::uint64_t at = 0; at < range->length; at += filler.window()) {
       TRY(context.cancel.check());
       const std::uint64_t length = std::min(filler.window(), range->length - at);
       TRY(filler.fill({.offset = range->offset + at, .length = length}));
-      done += length;
-      report(context, "compare", done, total);
+      report(context, "compare", filler.counts().bytes_compared, total);
     }
   }
   return filler.counts();
 }
 
 // Data first, durable; then the pointer. Killed before the header update, the old chain still shows the same bytes.
-Status publish(Block& overlay, const Reference& wanted, std::uint64_t bytes_copied, OperationContext& context) {
-  report(context, "copy", 0, bytes_copied);
-  if (bytes_copied != 0) TRY(overlay.flush());
-  report(context, "copy", bytes_copied, bytes_copied);
+Status publish(Block& overlay, const Reference& wanted, const FillCounts& counts, OperationContext& context) {
+  report(context, "copy", counts.bytes_compared, counts.bytes_compared);
+  if (counts.bytes_copied != 0) TRY(overlay.flush());
   if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the rebase was cancelled");
-  report(context, "header", 0, 0);
+  report(context, "header", counts.bytes_compared, counts.bytes_compared);
   return overlay.set_backing(wanted);
 }
 
@@ -152,7 +148,7 @@ Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& 
   result.clusters_compared = counts.clusters_compared;
   result.clusters_copied = counts.clusters_copied;
   result.bytes_copied = counts.bytes_copied;
-  if (!options.dry_run) TRY(publish(block, wanted, counts.bytes_copied, context));
+  if (!options.dry_run) TRY(publish(block, wanted, counts, context));
   return result;
 }
 

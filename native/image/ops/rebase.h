@@ -14,17 +14,17 @@
 namespace sluicebox::image {
 
 struct RebaseOptions {
-  std::optional<std::string> backing;  // absent or "": detach
-  std::optional<DiskFormat> backing_format;
-  std::optional<DiskFormat> format;  // the overlay's
+  std::optional<std::string> backing = std::nullopt;  // absent or "": detach
+  std::optional<DiskFormat> backing_format = std::nullopt;
+  std::optional<DiskFormat> format = std::nullopt;  // the overlay's
   bool unsafe = false;
   bool dry_run = false;
 };
 
 struct RebaseResult {
   DiskFormat format = DiskFormat::kQcow2;
-  std::optional<std::string> backing_format;  // of the new backing
-  std::optional<std::string> from, to;        // as recorded
+  std::optional<std::string> backing_format = std::nullopt;  // of the new backing
+  std::optional<std::string> from, to;                       // as recorded
   std::uint64_t clusters_compared = 0;
   std::uint64_t clusters_copied = 0;
   std::uint64_t bytes_copied = 0;

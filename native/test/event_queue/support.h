@@ -40,6 +40,11 @@ bool eventually(Done done) {
   return true;
 }
 
+// A little time that the compiler cannot take away, to shift one side of a race against the other.
+inline void spin(std::uint64_t turns) {
+  for (; turns > 0; --turns) std::atomic_signal_fence(std::memory_order_seq_cst);
+}
+
 inline std::uint64_t seed(const char* test) {
   const char* given = std::getenv("SLUICEBOX_SEED");
   const std::uint64_t value = given != nullptr ? std::strtoull(given, nullptr, 10) : std::random_device{}();

@@ -1,4 +1,5 @@
 // check.h: counts every reference to every host cluster, compares with what is stored, and repairs.
+// The counts of corruptions and leaks are what remains; what was repaired is counted apart, as qemu-img does.
 // Knows: an open image, nothing in flight. Does not know: the cached writer (open it anew after a repair).
 // Threads: the one writer; without repair, any one thread.
 #pragma once

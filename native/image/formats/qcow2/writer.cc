@@ -220,8 +220,14 @@ Result<std::shared_ptr<CachedTable>> Writer::table_for(std::uint64_t l1_index) {
   const ClusterRun run = TRY(allocator_.allocate(1));
   auto table = image_.l2_tables.create(run.offset, shared.get());
   image_.metadata.insert(run.offset);
+  // It will be written there; until then, what the L1 table in memory points at counts as inside the file.
+  image_.file_end = std::max(image_.file_end, run.offset + geometry.cluster());
   dirty_tables_.push_back(table);
-  if (shared) released_.push_back(shared->offset() >> geometry.cluster_bits);
+  if (shared) {
+    // From here on it is the snapshots' alone, and what only they refer to is not in the map.
+    image_.metadata.remove(shared->offset());
+    released_.push_back(shared->offset() >> geometry.cluster_bits);
+  }
   image_.l1[l1_index] = run.offset | kEntryCopied;
   dirty_l1_.insert(l1_index);
   return table;
