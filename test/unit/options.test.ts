@@ -1,0 +1,216 @@
+// Every option of every public method against values that it does not take: refused at the door, by name, before anything runs.
+import { readdirSync } from 'node:fs'
+import { inspect } from 'node:util'
+import { expect, test } from 'vitest'
+import { InvalidArgumentError, Runtime, SluiceboxError } from '../../lib/index.js'
+import { makeFolder } from '../support/folder.js'
+import { openRuntime, rejection } from '../support/producer.js'
+
+type Bad = readonly unknown[]
+
+const badPath: Bad = [null, 0, true, {}, [], Symbol('s'), () => {}, '', 'a\0b']
+const badFlag: Bad = [null, 0, 1, 'true', '', {}, []]
+const badFunction: Bad = [null, 0, 'text', {}, []]
+const badSignal: Bad = [null, 0, 'text', {}, { aborted: false, addEventListener() {} }, () => {}]
+const badObject: Bad = [null, 0, true, 'text', [], () => {}]
+const badSize: Bad = [null, Number.NaN, -1, 0.5, true, {}, [], '', 'G', '-1', '1e3', '10Gb', '1X', '0.3', ' 1', '0x10']
+const badInteger: Bad = [null, Number.NaN, -1, 1.5, Number.POSITIVE_INFINITY, 2 ** 53, '4', true, {}, 1n]
+const badChoice: Bad = [null, 0, 3, true, '', 'Off', 'nope', {}, []]
+const progressive = { signal: badSignal, onProgress: badFunction }
+
+interface Method {
+  /** Calls it with these options. */
+  call(runtime: Runtime, options: unknown): Promise<unknown>
+  /** Options that it takes; one is replaced at a time. */
+  valid: Record<string, unknown>
+  options: Record<string, Bad | Record<string, Bad>>
+}
+
+const path = '/nonexistent/sluicebox'
+const methods: Record<string, Method> = {
+  'new Runtime': {
+    call: async (_, options) => new Runtime(options as never).close(),
+    valid: {},
+    options: {
+      workers: [...badInteger, 0, 65],
+      home: badPath,
+      queue: { maxEvents: [...badInteger, 7, 2 ** 20 + 1], maxBytes: [...badInteger, 65535] },
+      concurrency: { images: [...badInteger, 0, 1025] },
+      allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b']],
+    },
+  },
+  'images.create': {
+    call: ({ images }, options) => images.create(path, options as never),
+    valid: { format: 'qcow2', size: '1M' },
+    options: {
+      overwrite: badFlag,
+      format: [...badChoice, undefined],
+      size: badSize,
+      backing: { path: badPath, format: badChoice },
+      clusterSize: badSize,
+      compat: [...badChoice, 1.1],
+      refcountBits: [null, 0, 3, 128, '16', Number.NaN, {}],
+      lazyRefcounts: badFlag,
+      preallocation: badChoice,
+      ...progressive,
+    },
+  },
+  'images.create of raw': {
+    call: ({ images }, options) => images.create(path, options as never),
+    valid: { format: 'raw', size: '1M' },
+    options: { overwrite: badFlag, size: badSize, preallocation: [...badChoice, 'metadata'], ...progressive },
+  },
+  'images.info': {
+    call: ({ images }, options) => images.info(path, options as never),
+    valid: {},
+    options: { shared: badFlag, chain: badFlag, format: badChoice, signal: badSignal },
+  },
+  'images.check': {
+    call: ({ images }, options) => images.check(path, options as never),
+    valid: {},
+    options: { repair: badChoice, format: badChoice, ...progressive },
+  },
+  'images.rebase': {
+    call: ({ images }, options) => images.rebase(path, options as never),
+    valid: { backing: null },
+    options: {
+      dryRun: badFlag,
+      backing: [undefined, 0, true, {}, [], 'a\0b'],
+      backingFormat: badChoice,
+      format: badChoice,
+      mode: badChoice,
+      ...progressive,
+    },
+  },
+  rebase: {
+    call: (runtime, options) => runtime.rebase(path, options as never),
+    valid: { backing: null },
+    options: { dryRun: badFlag, backing: [undefined, 0, 'a\0b'], mode: badChoice, ...progressive },
+  },
+  doctor: { call: (runtime, options) => runtime.doctor(options as never), valid: {}, options: { signal: badSignal } },
+  close: {
+    call: (runtime, options) => runtime.close(options as never),
+    valid: {},
+    options: { timeoutMs: [...badInteger, 2 ** 31] },
+  },
+}
+
+interface Case {
+  readonly key: string
+  readonly value: unknown
+  readonly options: object
+}
+
+function casesOf({ valid, options }: Method): Case[] {
+  return Object.entries(options).flatMap(([key, bad]): Case[] => {
+    if (Array.isArray(bad)) return bad.map((value) => ({ key, value, options: { ...valid, [key]: value } }))
+    const whole = key === 'backing' ? { path: '/base', format: 'raw' } : {}
+    const inner = Object.entries(bad as Record<string, Bad>).flatMap(([name, values]) =>
+      values.map((value) => ({ key: `${key}.${name}`, value, options: { ...valid, [key]: { ...whole, [name]: value } } })),
+    )
+    return [...inner, ...badObject.map((value) => ({ key, value, options: { ...valid, [key]: value } }))]
+  })
+}
+
+test.each(Object.keys(methods))('H30, S27: %s refuses each bad value of each option by its name, and starts nothing', async (name) => {
+  const runtime = openRuntime()
+  const method = methods[name] as Method
+  for (const { key, value, options } of casesOf(method)) {
+    const shown = `${name} ${key} = ${inspect(value)}`
+    const error = await rejection(method.call(runtime, options)).catch((accepted) => accepted)
+    expect(error, shown).toBeInstanceOf(InvalidArgumentError)
+    expect(error, shown).toMatchObject({ code: 'INVALID_ARGUMENT', op: name.replace(' of raw', ''), retryable: true })
+    expect((error as InvalidArgumentError).argument.replace(/\[\d+\]$/, ''), shown).toBe(key)
+    expect((error as Error).message.startsWith(key), shown).toBe(true)
+  }
+  expect(runtime.stats().handles).toEqual({ live: 0, claimed: 0, finalized: 0 })
+})
+
+test.each(Object.keys(methods))('%s refuses options that are no object, and an unknown key with a suggestion', async (name) => {
+  const runtime = openRuntime()
+  const { call, valid, options } = methods[name] as Method
+  for (const value of badObject)
+    expect(await rejection(call(runtime, value)), inspect(value)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+  const known = Object.keys(options)[0] as string
+  const swapped = `${known[1]}${known[0]}${known.slice(2)}`
+  for (const typo of [known.toUpperCase(), `${known}s`, known.slice(0, -1), swapped]) {
+    const error = (await rejection(call(runtime, { ...valid, [typo]: undefined }))) as Error
+    expect(error, typo).toMatchObject({ code: 'INVALID_ARGUMENT', argument: typo })
+    expect(error.message).toContain(`did you mean "${known}"`)
+  }
+  const error = (await rejection(call(runtime, { ...valid, zzzz: 1 }))) as Error
+  expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'zzzz' })
+  for (const key of Object.keys(options)) expect(error.message).toContain(key)
+})
+
+test.each(['create', 'info', 'check', 'rebase'] as const)('S27: images.%s refuses each bad path, NUL bytes included', async (method) => {
+  const { images } = openRuntime()
+  const options = method === 'create' ? { format: 'raw', size: 1 } : method === 'rebase' ? { backing: null } : undefined
+  for (const bad of [undefined, ...badPath]) {
+    const error = await rejection((images[method] as (...args: unknown[]) => Promise<unknown>).call(images, bad, options))
+    expect(error, inspect(bad)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'path', op: `images.${method}` })
+  }
+})
+
+test('H30: a getter that throws is the caller’s own error, and the runtime works on', async () => {
+  const runtime = openRuntime()
+  const thrown = new Error('mine')
+  const throwing = {
+    get chain(): boolean {
+      throw thrown
+    },
+  }
+  expect(await rejection(runtime.images.info(path, throwing))).toBe(thrown)
+  expect(SluiceboxError.is(await rejection(runtime.images.info(path)))).toBe(true)
+})
+
+test.each([2 ** 53, Number.MAX_VALUE, '9007199254740992', '8192T'])('I10: a size of %s is UNSUPPORTED', async (size) => {
+  const error = await rejection(openRuntime().images.create(path, { format: 'raw', size: size as number }))
+  expect(error).toMatchObject({ code: 'UNSUPPORTED', op: 'images.create', message: expect.stringMatching(/^size: /) })
+})
+
+test.each(['vmdk', 'vhd', 'vhdx'])('the %s format is UNSUPPORTED wherever a format is named', async (format) => {
+  const { images } = openRuntime()
+  for (const call of [
+    images.create(path, { format, size: 1 } as never),
+    images.create(path, { format: 'qcow2', backing: { path, format } } as never),
+    images.info(path, { format } as never),
+    images.check(path, { format } as never),
+    images.rebase(path, { backing: null, format } as never),
+    images.rebase(path, { backing: path, backingFormat: format } as never),
+  ])
+    expect(await rejection(call)).toMatchObject({ code: 'UNSUPPORTED' })
+})
+
+test('I19: a rebase without a backing key is INVALID_ARGUMENT, not a detach', async () => {
+  const runtime = openRuntime()
+  for (const options of [{}, { backing: undefined }, { mode: 'unsafe' }, undefined])
+    expect(await rejection(runtime.rebase(path, options as never))).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      argument: 'backing',
+    })
+})
+
+const sizes: [string | number, number][] = [
+  [0, 0],
+  [512, 512],
+  ['512', 512],
+  ['1K', 1024],
+  ['1.5K', 1536],
+  ['2M', 2 ** 21],
+  ['1G', 2 ** 30],
+  ['1T', 2 ** 40],
+]
+test.each(sizes)('a size of %s is %i bytes', async (size, bytes) => {
+  const { images } = openRuntime()
+  expect(await images.create(makeFolder()('raw'), { format: 'raw', size: size as number })).toMatchObject({
+    virtualBytes: bytes,
+  })
+})
+
+test('a runtime refused for its options leaves no thread behind', () => {
+  const before = readdirSync('/proc/self/task').length
+  for (const { options } of casesOf(methods['new Runtime'] as Method))
+    expect(() => new Runtime(options as never)).toThrow(InvalidArgumentError)
+  expect(readdirSync('/proc/self/task').length).toBe(before)
+})
