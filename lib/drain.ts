@@ -75,8 +75,9 @@ export class Drain {
     this.#again?.unref()
   }
 
-  /** Rung by the bell, with the first batch already in the buffer. */
+  /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
+    if (count === 0) return this.#afterPass(0)
     this.#next = 0
     this.#count = count
     this.#pass()

@@ -3,9 +3,6 @@ import PQueue from 'p-queue'
 import { RuntimeClosedError } from './errors.js'
 import { type Call, Operation, type Surroundings } from './operation.js'
 
-/** How soon a submission without room looks again, when nobody told it of any. */
-const LOOK_AGAIN_MS = 5
-
 export class Operations {
   readonly #around: Surroundings
   readonly #running: PQueue
@@ -36,7 +33,7 @@ export class Operations {
     return operation.settled
   }
 
-  /** Somebody gave slots back. */
+  /** Somebody gave slots back: a handle was settled here, or the bell rang for a source that ended. */
   roomMade(): void {
     this.#waiting?.()
   }
@@ -57,13 +54,9 @@ export class Operations {
   async #admit(operation: Operation): Promise<void> {
     while (!operation.submit()) {
       const since = performance.now()
-      let timer: NodeJS.Timeout | undefined
       await new Promise<void>((resolve) => {
         this.#waiting = resolve
-        // A worker may give its slots back after its last word was heard, and says nothing then.
-        timer = setTimeout(resolve, LOOK_AGAIN_MS)
       })
-      clearTimeout(timer)
       this.#waiting = undefined
       this.blockedMs += performance.now() - since
     }

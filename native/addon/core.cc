@@ -167,8 +167,8 @@ void Core::answer() {
   const Napi::Env env = Env();
   const Napi::HandleScope scope(env);
   try {
-    const std::uint32_t count = take_batch(env);
-    if (count > 0) on_batch_.Call(env.Undefined(), {Napi::Number::New(env, count)});
+    // An empty batch is news as well: room was made.
+    on_batch_.Call(env.Undefined(), {Napi::Number::New(env, take_batch(env))});
   } catch (const Napi::Error& error) {
     // A terminating worker throws at every call; it has no value to hand on. Anything else is the program's to hear.
     napi_value thrown = error.Value();
@@ -240,9 +240,9 @@ Napi::Value Core::stats(const Napi::CallbackInfo& info) {
   put(handles, "claimed", counters.claimed);
   put(handles, "finalized", counters.finalized);
   Napi::Object lanes = Napi::Object::New(env);
-  put(lanes, "open", 0);
+  put(lanes, "open", stats.lanes_open);
   put(lanes, "bytes", stats.bytes);
-  put(lanes, "stalled", 0);
+  put(lanes, "stalled", stats.lanes_stalled);
   Napi::Object object = Napi::Object::New(env);
   put(object, "depth", stats.depth);
   put(object, "capacity", stats.capacity);

@@ -15,11 +15,14 @@ Result<std::shared_ptr<Lane>> Lane::open(std::shared_ptr<Source> source, Options
 }
 
 Lane::Lane(Private, std::shared_ptr<Source> source, Options options)
-    : options_(std::move(options)), queue_(source->queue().shared_from_this()), source_(std::move(source)) {}
+    : options_(std::move(options)), queue_(source->queue().shared_from_this()), source_(std::move(source)) {
+  queue_->count_lanes(1, 0);
+}
 
 Lane::~Lane() {
   // The last owner: nobody is left to be told of room.
   queue_->count_bytes(-static_cast<std::int64_t>(held_));
+  queue_->count_lanes(-1, stalled_ ? -1 : 0);
   queue_->blocks().put(std::move(head_));
 }
 
@@ -30,7 +33,7 @@ std::size_t Lane::write(Bytes bytes) {
     MutexLock lock(mutex_);
     if (discarded_ || finished_) return bytes.size();
     accepted = append(bytes.first(std::min(bytes.size(), room())));
-    stalled_ = accepted < bytes.size();
+    if (accepted < bytes.size() && !std::exchange(stalled_, true)) queue_->count_lanes(0, 1);
     if (accepted > 0) source = tell();
   }
   post(source);
@@ -90,7 +93,7 @@ Lane::Read Lane::read(MutableBytes out) {
     result.ended = finished_ && held_ == 0;
     told_ = result.more;
     if (result.ended) spent = std::move(source_);
-    if (stalled_ && room() > 0) room_made = std::exchange(stalled_, false);
+    if (room() > 0) room_made = unstall();
   }
   // Whole blocks are ours now: copied with the lock let go, so that the producer goes on beside us.
   std::size_t done = 0;
@@ -125,6 +128,13 @@ std::unique_ptr<Block> Lane::detach(std::size_t count, MutableBytes out) {
   return whole;
 }
 
+// True when a producer waits for the room that there now is.
+bool Lane::unstall() {
+  if (!std::exchange(stalled_, false)) return false;
+  queue_->count_lanes(0, -1);
+  return true;
+}
+
 Lane::Chunk Lane::read_available(std::size_t limit) {
   // One reader: between these two lines what is held can only grow, or be discarded.
   const std::size_t size = std::min(limit, held());
@@ -144,7 +154,7 @@ void Lane::discard() {
     tail_ = nullptr;
     queue_->count_bytes(-static_cast<std::int64_t>(std::exchange(held_, 0)));
     spent = std::move(source_);
-    room_made = std::exchange(stalled_, false);
+    room_made = unstall();
   }
   queue_->blocks().put(std::move(blocks));
   if (room_made && options_.on_room) options_.on_room();

@@ -71,6 +71,7 @@ class Lane {
   std::size_t append(Bytes bytes) REQUIRES(mutex_);
   std::size_t room() const REQUIRES(mutex_) { return static_cast<std::size_t>(options_.high_water_mark) - held_; }
   std::shared_ptr<Source> tell() REQUIRES(mutex_);
+  bool unstall() REQUIRES(mutex_);
   void post(const std::shared_ptr<Source>& source);
   std::unique_ptr<Block> detach(std::size_t count, MutableBytes out) REQUIRES(mutex_);
 

@@ -38,6 +38,7 @@ Result<std::shared_ptr<Source>> Queue::reserve(const Share& share, std::shared_p
   if (!close_.accepts_sources()) return Error(ErrorCode::kClosed, "the runtime is closed");
   const auto entry = ledger_.reserve(share);
   if (!entry) {
+    room_wanted_ = true;
     return Error(ErrorCode::kQueueFull, std::to_string(ledger_.slots()) + " of " + std::to_string(limits.max_events) +
                                             " events and " + std::to_string(ledger_.bytes()) + " of " +
                                             std::to_string(limits.max_bytes) + " bytes are reserved")
@@ -73,8 +74,9 @@ void Queue::release(std::uint32_t entry) {
   {
     MutexLock lock(mutex_);
     ledger_.release(entry);
-    // The drain may sleep, and nothing will be posted any more: it learns of the end by the bell.
-    if (drained_now()) ring_now = wake();
+    // The drain may sleep, and nothing need be posted any more: it learns of room and of the end by the bell.
+    const bool wanted = std::exchange(room_wanted_, false);
+    if (drained_now() || wanted) ring_now = wake();
   }
   if (ring_now) ring();
 }
@@ -228,6 +230,8 @@ Stats Queue::stats() const {
   stats.slots = ledger_.slots();
   // Writers count up before the reader of their bytes counts down.
   stats.bytes = static_cast<std::uint64_t>(std::max<std::int64_t>(0, bytes_held_.load(std::memory_order_relaxed)));
+  stats.lanes_open = static_cast<std::uint64_t>(lanes_open_.load(std::memory_order_relaxed));
+  stats.lanes_stalled = static_cast<std::uint64_t>(lanes_stalled_.load(std::memory_order_relaxed));
   stats.bytes_reserved = ledger_.bytes();
   stats.bytes_capacity = ledger_.limits().max_bytes;
   return stats;

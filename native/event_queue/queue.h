@@ -44,6 +44,8 @@ struct Stats {
   std::uint32_t capacity = 0;   // of events
   std::uint32_t slots = 0;      // of them reserved
   std::uint64_t bytes = 0;      // held in lanes
+  std::uint64_t lanes_open = 0;
+  std::uint64_t lanes_stalled = 0;  // of them full, with a producer that waits
   std::uint64_t bytes_reserved = 0;
   std::uint64_t bytes_capacity = 0;
 };
@@ -70,8 +72,8 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Queue& operator=(const Queue&) = delete;
 
   // --- producers ---
-  // Admits a source and opens its handle. kQueueFull when the share does not fit now, kClosed once close has begun,
-  // kInvalidArgument when it never fits.
+  // Admits a source and opens its handle. kQueueFull when the share does not fit now (the bell rings when a slot was
+  // given back: try again then), kClosed once close has begun, kInvalidArgument when it never fits.
   Result<std::shared_ptr<Source>> reserve(const Share& share, std::shared_ptr<InFlight> in_flight = nullptr)
       EXCLUDES(mutex_, bell_mutex_);
 
@@ -126,12 +128,18 @@ class Queue : public std::enable_shared_from_this<Queue> {
   void ring() EXCLUDES(mutex_, bell_mutex_);
   // Relaxed: a gauge; nothing is published through it.
   void count_bytes(std::int64_t change) { bytes_held_.fetch_add(change, std::memory_order_relaxed); }
+  void count_lanes(int open, int stalled) {
+    lanes_open_.fetch_add(open, std::memory_order_relaxed);
+    lanes_stalled_.fetch_add(stalled, std::memory_order_relaxed);
+  }
   BlockPool& blocks() { return *blocks_; }
 
   const std::function<void(Seam)> interleave_;
   HandleTable handles_;
   const std::unique_ptr<BlockPool> blocks_;
   std::atomic<std::int64_t> bytes_held_{0};
+  std::atomic<std::int64_t> lanes_open_{0};
+  std::atomic<std::int64_t> lanes_stalled_{0};
 
   // The producers' way, without a lock.
   Ring ring_;
@@ -151,6 +159,7 @@ class Queue : public std::enable_shared_from_this<Queue> {
   Ledger ledger_ GUARDED_BY(mutex_);
   std::array<Origin, kBatch> origins_ GUARDED_BY(mutex_);  // of the batch that is being taken
   CloseMachine close_ GUARDED_BY(mutex_);
+  bool room_wanted_ GUARDED_BY(mutex_) = false;  // a source was refused, and nothing was given back since
   std::uint64_t discarded_ GUARDED_BY(mutex_) = 0;
 };
 

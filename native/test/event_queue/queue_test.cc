@@ -89,6 +89,21 @@ TEST_CASE("Q1: with the reader away, depth and highWater never exceed the capaci
   CHECK(queue->outstanding() == 0);
 }
 
+TEST_CASE("Q15: who was refused for want of room hears the bell when a slot is given back, and only then") {
+  auto queue = make_queue(8);
+  CountingBell bell;
+  queue->attach_bell(&bell);
+  auto holder = queue->reserve({.channels = 8}).value();
+  queue->claim(holder->id());
+  CHECK(queue->reserve({.channels = 1}).error().code == ErrorCode::kQueueFull);
+  CHECK(bell.rings() == 0);
+  holder.reset();
+  CHECK(bell.rings() == 1);
+  CHECK(drain(*queue) == 0);
+  CHECK(queue->reserve({.channels = 1}).ok());  // given back at once: nobody was refused
+  CHECK(bell.rings() == 1);
+}
+
 TEST_CASE("Q3: a million numbered events of four producers arrive once each, without gap or repeat") {
   constexpr std::uint64_t kEach = 250'000;
   auto queue = make_queue(1024);
