@@ -32,10 +32,10 @@ struct Qcow2Create {
   Preallocation preallocation = Preallocation::kOff;
 };
 struct CreateOptions {
-  std::optional<std::uint64_t> size;  // absent: the backing's
+  std::optional<std::uint64_t> size = std::nullopt;  // absent: the backing's
   bool overwrite = false;
   std::optional<BackingOption> backing = std::nullopt;
-  std::variant<RawCreate, Qcow2Create> format;
+  std::variant<RawCreate, Qcow2Create> format = {};
 };
 
 Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context);
