@@ -76,7 +76,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
         ++open;
         wrote = turn(stream, chunk) || wrote;
       }
-      if (!wrote && open > 0) room_->wait_past(seen);
+      if (!wrote && open > 0) room_->wait_for(seen + 1);
     }
   }
   // Some chunks of one stream, then the next one's turn. False: it was full at once.
