@@ -16,7 +16,6 @@ namespace sluicebox::addon::testing {
 namespace {
 
 constexpr std::uint8_t kKinds = 4;
-constexpr std::uint64_t kBatch = 256;  // records in a full take
 
 // One thread's share: its handles in turn, an event each, numbered per handle from 0.
 struct Producer {
@@ -29,8 +28,9 @@ struct Producer {
 
 struct Shared {
   std::shared_ptr<Room> room;
-  // Until half of all that can be outstanding was taken: one wake-up for many events, and the drain has work meanwhile.
-  std::uint64_t takes_to_wait = 1;
+  // Of all that can be outstanding. Whoever waits until it was taken is woken once for many events, and the drain has
+  // work meanwhile.
+  std::uint64_t half = 1;
   std::atomic<bool> stop{false};
   Mutex mutex;
   std::vector<int> thread_ids GUARDED_BY(mutex);
@@ -53,12 +53,12 @@ void produce(Producer& producer, Shared& shared) {
                                        .value = number};
       event_queue::Posted posted = source->post(channel, record);
       while (posted == event_queue::Posted::kCoalesced) {
-        // Tried once more after the count was read: a take between the two would else be waited for in vain.
-        const std::uint64_t seen = shared.room->takes();
+        // Tried once more after the mark was read: a take between the two would else be waited for in vain.
+        const Room::Mark seen = shared.room->mark();
         posted = source->post(channel, record);
         if (posted != event_queue::Posted::kCoalesced) break;
         if (shared.stop.load(std::memory_order_relaxed)) return;
-        shared.room->wait_for(seen + shared.takes_to_wait);
+        shared.room->wait(seen, shared.half);
       }
       if (posted == event_queue::Posted::kClosed) return;
       producer.posted.store(++made, std::memory_order_relaxed);  // a gauge
@@ -89,7 +89,7 @@ class EventFlood final : public Napi::ObjectWrap<EventFlood> {
     const std::uint64_t producers = whole_of(options, "producers");
     const std::uint64_t handles = whole_of(options, "handles");
     const auto channels = static_cast<std::uint32_t>(whole_of(options, "channels"));
-    shared_->takes_to_wait = std::max<std::uint64_t>(1, producers * handles * channels / 2 / kBatch);
+    shared_->half = std::max<std::uint64_t>(1, producers * handles * channels / 2);
     for (std::uint64_t p = 0; p < producers; ++p) {
       Producer& producer = producers_.emplace_back();
       producer.channels = channels;
@@ -115,7 +115,7 @@ class EventFlood final : public Napi::ObjectWrap<EventFlood> {
   void stop(const Napi::CallbackInfo&) { end(); }
   void end() {
     shared_->stop = true;
-    shared_->room->made();
+    shared_->room->made(0);
     for (std::thread& thread : threads_) thread.join();
     threads_.clear();
     for (Producer& producer : producers_) producer.sources.clear();

@@ -19,27 +19,35 @@ void define_test_producer(Napi::Env env, Napi::Object exports);
 
 namespace testing {
 
-// Where producers wait, outside of the queue, until the drain has taken enough.
+// Where producers wait, outside of the queue, until the drain has made room.
 class Room {
  public:
-  void made() EXCLUDES(mutex_) {
+  struct Mark {
+    std::uint64_t taken = 0;
+    std::uint64_t emptied = 0;
+  };
+
+  // The drain took `count` records; none: it found the queue empty.
+  void made(std::size_t count) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    if (++takes_ < wanted_) return;
+    mark_.taken += count;
+    if (count == 0) ++mark_.emptied;
+    if (count > 0 && mark_.taken < wanted_) return;
     wanted_ = kNobody;
     changed_.notify_all();
   }
-  std::uint64_t takes() EXCLUDES(mutex_) {
+  Mark mark() EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    return takes_;
+    return mark_;
   }
-  // Until take number `wanted`; the short deadline lets the caller look whether its queue was closed. Whoever waits for
-  // several takes is woken once for all of them.
-  void wait_for(std::uint64_t wanted) EXCLUDES(mutex_) {
+  // Until `count` records were taken after `seen`, or the queue was empty; the short deadline lets the caller look
+  // whether its queue was closed. Whoever waits for many records is woken once for all of them.
+  void wait(Mark seen, std::uint64_t count) EXCLUDES(mutex_) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
     MutexLock lock(mutex_);
     do {
-      if (takes_ >= wanted) return;
-      wanted_ = std::min(wanted_, wanted);
+      if (mark_.taken >= seen.taken + count || mark_.emptied != seen.emptied) return;
+      wanted_ = std::min(wanted_, seen.taken + count);
     } while (changed_.wait_until(mutex_, deadline));
   }
 
@@ -48,7 +56,7 @@ class Room {
 
   Mutex mutex_;
   Condition changed_;
-  std::uint64_t takes_ GUARDED_BY(mutex_) = 0;
+  Mark mark_ GUARDED_BY(mutex_);
   std::uint64_t wanted_ GUARDED_BY(mutex_) = kNobody;  // the least that anybody waits for
 };
 
