@@ -22,7 +22,11 @@ if (values.json) console.log(JSON.stringify({ suite: name, machine: host, rounds
 else print()
 
 function print(): void {
-  console.log(Object.entries(host).map(([key, value]) => `${key}: ${value}`).join('\n'))
+  console.log(
+    Object.entries(host)
+      .map(([key, value]) => `${key}: ${value}`)
+      .join('\n'),
+  )
   console.log(`${ROUNDS} rounds, medians; p95 in parentheses\n`)
   for (const { name, value, unit, goal, met, ours, theirs, peer } of figures) {
     const sides = theirs ? `ours ${show(ours)}, theirs ${show(theirs)}` : `ours ${show(ours)}`

@@ -1,6 +1,7 @@
 // The one loop that drains the native queue. A pass is one batch of records, cut short when its time is spent, and goes on from a
 // later turn of the event loop, so that timers and I/O run between passes.
 import type { AsyncResource } from 'node:async_hooks'
+import { performance } from 'node:perf_hooks'
 import { BATCH_RECORDS, type Core, type CoreOptions, loadAddon, RECORD_WORDS } from './native.js'
 
 /** Whoever takes the records of one handle. */
@@ -101,8 +102,7 @@ export class Drain {
     const first = this.#next
     const depth = this.core.depth() + this.#count - first
     try {
-      do this.#run()
-      while (this.#next < this.#count && this.#deadline !== 0)
+      this.#dispatch()
     } finally {
       this.#dispatching = false
       this.stats.passes++
@@ -115,25 +115,27 @@ export class Drain {
     }
   }
 
-  /** Dispatches the records of one handle that stand together, entering its async context once. */
-  #run(): void {
-    const sink = this.#sinks[this.#records[this.#next * RECORD_WORDS + 1] as number]
-    if (sink === undefined) {
-      this.#next++
-      return
+  /** Until the batch or the time is spent. */
+  #dispatch(): void {
+    while (this.#next < this.#count) {
+      const sink = this.#sinks[this.#records[this.#next * RECORD_WORDS + 1] as number]
+      if (sink === undefined) this.#next++
+      else sink.scope.runInAsyncScope(this.#deliver, this, sink)
+      if (this.#strideLeft <= 0 && this.#spent()) return
     }
-    sink.scope.runInAsyncScope(this.#deliver, this, sink)
   }
 
+  /** Delivers the records of one handle that stand together, so that its async context is entered once for them. */
   #deliver(sink: Sink): void {
     const records = this.#records
-    const slot = records[this.#next * RECORD_WORDS + 1] as number
-    while (this.#next < this.#count) {
-      const at = this.#next * RECORD_WORDS
-      if (records[at + 1] !== slot) return
+    let at = this.#next * RECORD_WORDS
+    const slot = records[at + 1] as number
+    do {
       this.#next++
-      const head = records[at] as number
+      this.#strideLeft--
+      // A listener may have removed the sink, or a newer handle taken its slot.
       if (records[at + 2] === sink.generation && this.#sinks[slot] === sink) {
+        const head = records[at] as number
         sink.onRecord(
           head & 0xff,
           (head >>> 8) & 0xff,
@@ -142,8 +144,8 @@ export class Drain {
           records[at + 5] as number,
         )
       }
-      if (--this.#strideLeft === 0 && this.#spent()) return
-    }
+      at = this.#next * RECORD_WORDS
+    } while (this.#strideLeft > 0 && this.#next < this.#count && records[at + 1] === slot)
   }
 
   #spent(): boolean {
@@ -151,8 +153,6 @@ export class Drain {
     if (now - this.#strideStart > SLOW_STRIDE_MS) this.#stride = 1
     this.#strideLeft = this.#stride
     this.#strideStart = now
-    if (now < this.#deadline) return false
-    this.#deadline = 0
-    return true
+    return now >= this.#deadline
   }
 }

@@ -21,8 +21,8 @@ export interface Measured {
   readonly cpuNs: number
 }
 
-/** A quarter more work than is measured, for the compilers. */
-const WARM_UP = 0.25
+/** As much work again before what is measured, for the compilers. */
+const WARM_UP = 1
 /** A source may have as many records queued. */
 const CHANNELS = 64
 const HIGH_WATER_MARK = 2 ** 20

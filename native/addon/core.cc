@@ -157,7 +157,7 @@ std::uint32_t Core::take_batch(Napi::Env env) {
   const std::size_t count = queue_->take(batch);
   // The record's layout is the words' layout on a little-endian host, the only kind that Node.js runs on here.
   std::memcpy(records.Data(), batch.data(), count * sizeof(event_queue::Record));
-  for (const auto& hook : after_take_) hook();
+  for (const auto& hook : after_take_) hook(count);
   return static_cast<std::uint32_t>(count);
 }
 

@@ -31,7 +31,7 @@ class Core final : public Napi::ObjectWrap<Core> {
   // made in the queue), and operations beside those of images.
   using WorkParser = ImageWork (*)(const std::string& op, const Napi::Object& request);
   const std::shared_ptr<event_queue::Queue>& queue() const { return queue_; }
-  void after_take(std::function<void()> hook) { after_take_.push_back(std::move(hook)); }
+  void after_take(std::function<void(std::size_t count)> hook) { after_take_.push_back(std::move(hook)); }
   static void parse_work_with(WorkParser parser) { work_parser_ = parser; }
 
  private:
@@ -59,7 +59,7 @@ class Core final : public Napi::ObjectWrap<Core> {
   std::unique_ptr<ThreadSafeBell> bell_;
   Napi::Reference<Napi::Uint32Array> records_;
   Napi::FunctionReference on_batch_;
-  std::vector<std::function<void()>> after_take_;
+  std::vector<std::function<void(std::size_t count)>> after_take_;
   // Set while the module loads, before any Core exists.
   static inline WorkParser work_parser_ = parse_image_work;
   bool hooked_ = false;

@@ -51,7 +51,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
       if (!source.ok()) throw throwable(env, source.error());
       auto lane = event_queue::Lane::open(
           source.value(),
-          {.channel = 0, .number = 0, .high_water_mark = mark, .on_room = [room = room_] { room->made(); }});
+          {.channel = 0, .number = 0, .high_water_mark = mark, .on_room = [room = room_] { room->made(1); }});
       if (!lane.ok()) throw throwable(env, lane.error());
       ids.Set(ids.Length(), from_handle(env, source.value()->id()));
       streams_.push_back({std::move(source).value(), std::move(lane).value(), whole_of(options, "bytes")});
@@ -68,7 +68,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
     std::vector<std::byte> chunk(chunk_, std::byte{1});
     std::size_t open = streams_.size();
     while (open > 0 && !stop_) {
-      const std::uint64_t seen = room_->takes();
+      const Room::Mark seen = room_->mark();
       bool wrote = false;
       open = 0;
       for (Stream& stream : streams_) {
@@ -76,7 +76,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
         ++open;
         wrote = turn(stream, chunk) || wrote;
       }
-      if (!wrote && open > 0) room_->wait_past(seen);
+      if (!wrote && open > 0) room_->wait(seen, 1);
     }
   }
   // Some chunks of one stream, then the next one's turn. False: it was full at once.
@@ -115,7 +115,7 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
   void stop(const Napi::CallbackInfo&) { end(); }
   void end() {
     stop_ = true;
-    room_->made();
+    room_->made(0);
     if (thread_.joinable()) thread_.join();
     for (Stream& stream : streams_) stream.lane->discard();
     streams_.clear();

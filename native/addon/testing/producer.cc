@@ -12,7 +12,7 @@ namespace testing {
 
 std::shared_ptr<Room> room_of(Core& core) {
   auto room = std::make_shared<Room>();
-  core.after_take([room] { room->made(); });
+  core.after_take([room](std::size_t count) { room->made(count); });
   return room;
 }
 

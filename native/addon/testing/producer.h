@@ -4,7 +4,9 @@
 
 #include <napi.h>
 
+#include <algorithm>
 #include <chrono>
+#include <limits>
 #include <memory>
 
 #include "addon/core.h"
@@ -17,30 +19,45 @@ void define_test_producer(Napi::Env env, Napi::Object exports);
 
 namespace testing {
 
-// Where a producer waits, outside of the queue, until the drain has taken something.
+// Where producers wait, outside of the queue, until the drain has made room.
 class Room {
  public:
-  void made() EXCLUDES(mutex_) {
+  struct Mark {
+    std::uint64_t taken = 0;
+    std::uint64_t emptied = 0;
+  };
+
+  // The drain took `count` records; none: it found the queue empty.
+  void made(std::size_t count) EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    ++takes_;
+    mark_.taken += count;
+    if (count == 0) ++mark_.emptied;
+    if (count > 0 && mark_.taken < wanted_) return;
+    wanted_ = kNobody;
     changed_.notify_all();
   }
-  std::uint64_t takes() EXCLUDES(mutex_) {
+  Mark mark() EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
-    return takes_;
+    return mark_;
   }
-  // Until a take after `seen`; the short deadline lets the caller look whether its queue was closed.
-  void wait_past(std::uint64_t seen) EXCLUDES(mutex_) {
+  // Until `count` records were taken after `seen`, or the queue was empty; the short deadline lets the caller look
+  // whether its queue was closed. Whoever waits for many records is woken once for all of them.
+  void wait(Mark seen, std::uint64_t count) EXCLUDES(mutex_) {
     const auto deadline = std::chrono::steady_clock::now() + std::chrono::milliseconds(20);
     MutexLock lock(mutex_);
-    while (takes_ == seen && changed_.wait_until(mutex_, deadline)) {
-    }
+    do {
+      if (mark_.taken >= seen.taken + count || mark_.emptied != seen.emptied) return;
+      wanted_ = std::min(wanted_, seen.taken + count);
+    } while (changed_.wait_until(mutex_, deadline));
   }
 
  private:
+  static constexpr std::uint64_t kNobody = std::numeric_limits<std::uint64_t>::max();
+
   Mutex mutex_;
   Condition changed_;
-  std::uint64_t takes_ GUARDED_BY(mutex_) = 0;
+  Mark mark_ GUARDED_BY(mutex_);
+  std::uint64_t wanted_ GUARDED_BY(mutex_) = kNobody;  // the least that anybody waits for
 };
 
 std::shared_ptr<Room> room_of(Core& core);
