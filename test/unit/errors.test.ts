@@ -5,7 +5,7 @@ import { errorFactories, fromNative, withCallersStack } from '../../lib/errors.j
 import { ImageError, InvalidArgumentError, RuntimeClosedError, SluiceboxError } from '../../lib/index.js'
 import { loadAddon } from '../../lib/native.js'
 import { makeFolder } from '../support/folder.js'
-import { openRuntime, rejection, runWork } from '../support/producer.js'
+import { newGate, openRuntime, rejection, runWork } from '../support/producer.js'
 
 const nativeCodes = loadAddon().addon.errorCodes
 const names = new Map(nativeCodes)
@@ -110,7 +110,8 @@ test('the stack of a native error, and of one cut short by close, begins at the 
   const missing = (await rejection(callSite())) as Error
   expect(missing.stack?.split('\n')[0]).toBe(`ImageError: ${missing.message}`)
   expect(missing.stack?.split('\n')[1]).toContain('callSite')
-  const cutShort = (): Promise<unknown> => runWork(runtime)
+  const gate = newGate()
+  const cutShort = (): Promise<unknown> => runWork(runtime, { gate })
   const work = cutShort()
   void runtime.close()
   const closed = (await rejection(work)) as Error
