@@ -17,13 +17,14 @@ const makeBusy = (Runtime, stubborn) => {
 }
 `
 
-test.each([
-  ['natural', '', 0],
+const idleEnds = [
+  ['itself', '', 0],
   ['process.exit(7)', 'process.exit(7)', 7],
   ['process.exitCode', 'process.exitCode = 5', 5],
   ['an uncaught exception', "throw new Error('meant')", 1],
   ['an unhandled rejection', "Promise.reject(new Error('meant'))", 1],
-])('Q23: with an idle runtime left open, the end by %s keeps its exit code', async (_how, code, exit) => {
+] as const
+test.each(idleEnds)('Q23: with an idle runtime left open, the end by %s keeps its exit code', async (_how, code, exit) => {
   const ended = await runModule(`
     const runtime = new Runtime({ workers: 4 })
     await runWork(runtime)
@@ -35,11 +36,12 @@ test.each([
   else expect(ended.stderr).toBe('')
 })
 
-test.each([
+const busyEnds = [
   ['process.exit(7)', 'process.exit(7)', 7, false],
   ['process.exit(7) with a stuck worker', 'process.exit(7)', 7, true],
   ['an uncaught exception', "throw new Error('meant')", 1, false],
-])('Q23: under floods and running work, %s ends the process, and no JS runs after it', async (_how, code, exit, stubborn) => {
+] as const
+test.each(busyEnds)('Q23: under floods and running work, %s ends the process, and no JS runs after it', async (_how, code, exit, stubborn) => {
   const ended = await runModule(`
     ${busy}
     const { works, floods } = makeBusy(Runtime, ${stubborn})

@@ -220,3 +220,24 @@ test('I41, I42: what an image names is refused outside of its directory, and wha
     expect((await images.info(folder(`${index}`))).backing?.path).toBe(name)
   }
 })
+
+test('I43: an external data file reveals nothing: neither its bytes nor its size', async () => {
+  const { images } = openRuntime({ home: makeFolder()() })
+  const folder = makeFolder()
+  const outside = makeFolder()
+  const path = folder('image.qcow2')
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', `data_file=${outside('data')},data_file_raw=on`, path, '1M')
+  writeFileSync(outside('data'), Buffer.alloc(2 ** 20, 'secret'))
+  await images.create(folder('new.raw'), { format: 'raw', size: '1M' })
+  const before = [bytesOf(path), bytesOf(outside('data'))]
+  for (const call of [
+    images.check(path, { repair: 'all' }),
+    images.rebase(path, { backing: 'new.raw', backingFormat: 'raw' }),
+    images.create(folder('over'), { format: 'qcow2', backing: { path, format: 'qcow2' } }).then(async () => {
+      await images.rebase(folder('over'), { backing: null })
+      throw Object.assign(new Error('it was read'), { code: 'READ' })
+    }),
+  ])
+    expect(await rejection(call)).toMatchObject({ code: expect.stringMatching(/^(UNSUPPORTED|PERMISSION)$/) })
+  expect([bytesOf(path), bytesOf(outside('data'))]).toEqual(before)
+})
