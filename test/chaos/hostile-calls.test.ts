@@ -4,9 +4,11 @@ import { runModule } from '../support/child.js'
 
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
 
-test.each([0, 1, 2, 3])('H31: 4,000 random calls of the addon with hostile arguments crash nothing (part %i)', async (part) => {
-  const ended = await runModule(
-    `
+test.each([0, 1, 2, 3])(
+  'H31: 4,000 random calls of the addon with hostile arguments crash nothing (part %i)',
+  async (part) => {
+    const ended = await runModule(
+      `
     let state = (Number(process.argv[1]) * 4 + Number(process.argv[2])) >>> 0
     const random = () => {
       state = (Math.imul(state, 1664525) + 1013904223) >>> 0
@@ -62,10 +64,11 @@ test.each([0, 1, 2, 3])('H31: 4,000 random calls of the addon with hostile argum
     for (const core of cores) core.shutdown(5000)
     console.log(thrown > 1000 ? 'survived' : 'too few errors: ' + thrown)
   `,
-    { args: [String(SEED), String(part)] },
-  )
-  expect(ended, `seed ${SEED}`).toMatchObject({ signal: null, stdout: 'survived\n' })
-})
+      { args: [String(SEED), String(part)] },
+    )
+    expect(ended, `seed ${SEED}`).toMatchObject({ signal: null, stdout: 'survived\n' })
+  },
+)
 
 test('H31, H1: stale, foreign and invented ids are nobody’s handle', async () => {
   const ended = await runModule(`
@@ -101,14 +104,18 @@ test('H31: a records buffer detached while events wait is an error that the prog
   expect(ended).toMatchObject({ signal: null, stdout: 'the records buffer was detached\n' })
 })
 
-test.each(['maxEvents: 2 ** 32 - 1', 'maxEvents: 2 ** 21', 'maxEvents: 0', 'maxBytes: 0', 'workers: 0', 'workers: 1025'])(
-  'H31: a Core of %s is refused before anything is allocated',
-  async (count) => {
-    const ended = await runModule(`
+test.each([
+  'maxEvents: 2 ** 32 - 1',
+  'maxEvents: 2 ** 21',
+  'maxEvents: 0',
+  'maxBytes: 0',
+  'workers: 0',
+  'workers: 1025',
+])('H31: a Core of %s is refused before anything is allocated', async (count) => {
+  const ended = await runModule(`
       const options = { workers: 1, maxEvents: 8, maxBytes: 65536, directories: [], restrictCallers: false, ${count} }
       try { new addon.Core(options, new Uint32Array(256 * 6), () => {}) } catch { console.log('refused') }
       console.log(process.resourceUsage().maxRSS < 300_000)
     `)
-    expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'refused\ntrue\n' })
-  },
-)
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'refused\ntrue\n' })
+})

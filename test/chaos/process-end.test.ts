@@ -24,25 +24,30 @@ const idleEnds = [
   ['an uncaught exception', "throw new Error('meant')", 1],
   ['an unhandled rejection', "Promise.reject(new Error('meant'))", 1],
 ] as const
-test.each(idleEnds)('Q23: with an idle runtime left open, the end by %s keeps its exit code', async (_how, code, exit) => {
-  const ended = await runModule(`
+test.each(idleEnds)(
+  'Q23: with an idle runtime left open, the end by %s keeps its exit code',
+  async (_how, code, exit) => {
+    const ended = await runModule(`
     const runtime = new Runtime({ workers: 4 })
     await runWork(runtime)
     console.log('worked')
     setImmediate(async () => { ${code} })
   `)
-  expect(ended).toMatchObject({ code: exit, signal: null, stdout: 'worked\n' })
-  if (exit === 1) expect(ended.stderr).toContain('meant')
-  else expect(ended.stderr).toBe('')
-})
+    expect(ended).toMatchObject({ code: exit, signal: null, stdout: 'worked\n' })
+    if (exit === 1) expect(ended.stderr).toContain('meant')
+    else expect(ended.stderr).toBe('')
+  },
+)
 
 const busyEnds = [
   ['process.exit(7)', 'process.exit(7)', 7, false],
   ['process.exit(7) with a stuck worker', 'process.exit(7)', 7, true],
   ['an uncaught exception', "throw new Error('meant')", 1, false],
 ] as const
-test.each(busyEnds)('Q23: under floods and running work, %s ends the process, and no JS runs after it', async (_how, code, exit, stubborn) => {
-  const ended = await runModule(`
+test.each(busyEnds)(
+  'Q23: under floods and running work, %s ends the process, and no JS runs after it',
+  async (_how, code, exit, stubborn) => {
+    const ended = await runModule(`
     ${busy}
     const { works, floods } = makeBusy(Runtime, ${stubborn})
     let exited = false
@@ -55,8 +60,9 @@ test.each(busyEnds)('Q23: under floods and running work, %s ends the process, an
       ${code}
     }, 1)
   `)
-  expect(ended).toMatchObject({ code: exit, signal: null, stdout: 'busy\n' })
-})
+    expect(ended).toMatchObject({ code: exit, signal: null, stdout: 'busy\n' })
+  },
+)
 
 test('Q24: an idle runtime lets the process end; a pending promise and ref() hold it, unref() and close() let it go', async () => {
   const idle = await runModule(`new Runtime({ workers: 4 })`)
@@ -103,7 +109,8 @@ import { readdirSync } from 'node:fs'
 `
 
 test('Q22, Q4: runtimes in two worker threads deliver to their own threads only', async () => {
-  const ended = await runModule(`
+  const ended = await runModule(
+    `
     ${inWorker}
     const body = ${'`'}
       import { parentPort, workerData } from 'node:worker_threads'
@@ -131,7 +138,9 @@ test('Q22, Q4: runtimes in two worker threads deliver to their own threads only'
       worker.once('error', reject)
     })))
     console.log(answers.every((ids) => ids.length === 1), answers[0][0] !== answers[1][0])
-  `, { args: [new URL('../../dist/', import.meta.url).href] })
+  `,
+    { args: [new URL('../../dist/', import.meta.url).href] },
+  )
   expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'true true\n', stderr: '' })
 })
 

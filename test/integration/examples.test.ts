@@ -12,7 +12,10 @@ function example(name: string) {
 }
 
 test.each([
-  ['rebase', [/debian-12\.0\.qcow2 -> debian-12\.1\.qcow2, 0 clusters copied/, /names debian-12\.1\.qcow2, which is there/]],
+  [
+    'rebase',
+    [/debian-12\.0\.qcow2 -> debian-12\.1\.qcow2, 0 clusters copied/, /names debian-12\.1\.qcow2, which is there/],
+  ],
   ['cancel', [/rejected with: stopped at byte \d+ of \d+/, /still on old\.raw, 0 corruptions, 0 leaks/]],
   ['inspect', [/^(qcow2|raw) .*\n(qcow2|raw) .*\n(qcow2|raw) /, /^sound$/m, /^IMAGE_[A-Z]+: /m]],
 ] as const)('the %s example prints what it proves', async (name, lines) => {
@@ -39,8 +42,11 @@ async function needed(): Promise<string | undefined> {
   return undefined
 }
 
-test.each(['rebase', 'cancel', 'inspect'])('the %s example has fewer than 40 lines, the first saying what you will see', (name) => {
-  const lines = readFileSync(`${root}examples/${name}.ts`, 'utf8').trimEnd().split('\n')
-  expect(lines.length).toBeLessThan(40)
-  expect(lines[0]).toMatch(/^\/\/ You will see /)
-})
+test.each(['rebase', 'cancel', 'inspect'])(
+  'the %s example has fewer than 40 lines, the first saying what you will see',
+  (name) => {
+    const lines = readFileSync(`${root}examples/${name}.ts`, 'utf8').trimEnd().split('\n')
+    expect(lines.length).toBeLessThan(40)
+    expect(lines[0]).toMatch(/^\/\/ You will see /)
+  },
+)
