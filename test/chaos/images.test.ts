@@ -71,7 +71,11 @@ test('I38: a full disk makes create NO_SPACE and leaves no file', async ({ skip 
   for (const preallocation of ['full', 'falloc'] as const)
     for (const format of ['raw', 'qcow2'] as const) {
       const error = await rejection(images.create(disk('image'), { format, size: '4M', preallocation }))
-      expect(error, `${format} ${preallocation}`).toMatchObject({ code: 'NO_SPACE', errno: 'ENOSPC', path: disk('image') })
+      expect(error, `${format} ${preallocation}`).toMatchObject({
+        code: 'NO_SPACE',
+        errno: 'ENOSPC',
+        path: disk('image'),
+      })
       expect(existsSync(disk('image'))).toBe(false)
       expect(readdirSync(disk())).toEqual([])
     }
@@ -79,7 +83,9 @@ test('I38: a full disk makes create NO_SPACE and leaves no file', async ({ skip 
   expect((await images.create(disk('image'), { format: 'qcow2', size: '4M' })).virtualBytes).toBe(4 * MIB)
 })
 
-test('I38: a disk that fills up in the midst of a rebase is NO_SPACE, and the overlay is sound and reads the same', async ({ skip }) => {
+test('I38: a disk that fills up in the midst of a rebase is NO_SPACE, and the overlay is sound and reads the same', async ({
+  skip,
+}) => {
   const disk = await smallDisk(4 * MIB)
   if (typeof disk === 'string') return skip(disk)
   const folder = makeFolder()

@@ -26,7 +26,10 @@ const runWork = (runtime, request = {}, options = {}) =>
 `
 
 /** Runs a module under the prelude to its end; one that is still there at the deadline is killed, which its signal tells. */
-export function runModule(code: string, { args = [] as string[], deadlineMs = 40_000, onStart = (_pid: number) => {} } = {}) {
+export function runModule(
+  code: string,
+  { args = [] as string[], deadlineMs = 40_000, onStart = (_pid: number) => {} } = {},
+) {
   // glibc overwrites what is freed: a use of it then crashes here, and not some day.
   const env = { ...process.env, MALLOC_PERTURB_: '165' }
   return runNode(['--input-type=module', '-e', prelude + code, '--', ...args], { deadlineMs, env, onStart })

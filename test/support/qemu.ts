@@ -1,5 +1,5 @@
 // qemu-img and qemu-io: the oracle of the image tests.
-import { execFile, type ExecFileException, spawn } from 'node:child_process'
+import { type ExecFileException, execFile, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { onTestFinished } from 'vitest'
 

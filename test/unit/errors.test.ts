@@ -38,17 +38,20 @@ test('I31: the table of the SDK, this table and the native codes have the same n
   expect(names.size).toBe(nativeCodes.length)
 })
 
-test.each([...nativeCodes])('I31: native code %i, %s, becomes one class and one code, with all that it carries', (code, name) => {
-  const [kind, publicCode] = expected[name] as (typeof expected)[string]
-  const native = { code, message: 'clusterSize: it is so', path: '/p', errno: 'EIO', hint: 'do that', offset: 7 }
-  const error = fromNative(names, native, 'images.check')
-  expect(Object.getPrototypeOf(error)).toBe(kind.prototype)
-  expect(error).toMatchObject({ code: publicCode, op: 'images.check', name: kind.name })
-  expect(error.message).toMatch(/it is so|images.check/)
-  if (kind === ImageError) expect(error).toMatchObject({ path: '/p', errno: 'EIO', hint: 'do that', offset: 7 })
-  if (kind === InvalidArgumentError)
-    expect(error).toMatchObject({ argument: 'clusterSize', message: 'clusterSize: it is so' })
-})
+test.each([...nativeCodes])(
+  'I31: native code %i, %s, becomes one class and one code, with all that it carries',
+  (code, name) => {
+    const [kind, publicCode] = expected[name] as (typeof expected)[string]
+    const native = { code, message: 'clusterSize: it is so', path: '/p', errno: 'EIO', hint: 'do that', offset: 7 }
+    const error = fromNative(names, native, 'images.check')
+    expect(Object.getPrototypeOf(error)).toBe(kind.prototype)
+    expect(error).toMatchObject({ code: publicCode, op: 'images.check', name: kind.name })
+    expect(error.message).toMatch(/it is so|images.check/)
+    if (kind === ImageError) expect(error).toMatchObject({ path: '/p', errno: 'EIO', hint: 'do that', offset: 7 })
+    if (kind === InvalidArgumentError)
+      expect(error).toMatchObject({ argument: 'clusterSize', message: 'clusterSize: it is so' })
+  },
+)
 
 test('I31: a native code without a class is an error of its own, not a guess', () => {
   expect(() => fromNative(names, { code: 12345, message: '' }, 'x')).toThrow('12345')
@@ -63,7 +66,17 @@ test('is() knows errors of another copy of the package and another realm, and no
   expect(foreign instanceof Error).toBe(false)
   expect(SluiceboxError.is(foreign)).toBe(true)
   expect(SluiceboxError.is(new RuntimeClosedError('x', true))).toBe(true)
-  for (const other of [undefined, null, 0, '', 'IO', {}, new Error('IO'), { code: 'IO' }, Symbol.for('sluicebox.error')])
+  for (const other of [
+    undefined,
+    null,
+    0,
+    '',
+    'IO',
+    {},
+    new Error('IO'),
+    { code: 'IO' },
+    Symbol.for('sluicebox.error'),
+  ])
     expect(SluiceboxError.is(other)).toBe(false)
 })
 

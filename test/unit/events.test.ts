@@ -86,21 +86,24 @@ test('Q9: a throw reaches the failure handler with target and name, whatever was
   expect(emitter.failures[1]).toEqual([undefined, { target: 'box', name: 'word' }])
 })
 
-test.each([undefined, null, 0, 'text', {}, ['a']])('H30: %s is refused as a listener, by name, before it is subscribed', (bad) => {
-  const emitter = new Emitter()
-  for (const method of ['on', 'once'] as const) {
-    let thrown: unknown
-    try {
-      emitter[method]('word', bad as never)
-    } catch (error) {
-      thrown = error
+test.each([undefined, null, 0, 'text', {}, ['a']])(
+  'H30: %s is refused as a listener, by name, before it is subscribed',
+  (bad) => {
+    const emitter = new Emitter()
+    for (const method of ['on', 'once'] as const) {
+      let thrown: unknown
+      try {
+        emitter[method]('word', bad as never)
+      } catch (error) {
+        thrown = error
+      }
+      expect(thrown).toBeInstanceOf(InvalidArgumentError)
+      expect(thrown).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'fn', op: `box.${method}` })
     }
-    expect(thrown).toBeInstanceOf(InvalidArgumentError)
-    expect(thrown).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'fn', op: `box.${method}` })
-  }
-  expect(emitter.listenerCount('word')).toBe(0)
-  expect(emitter.off('word', bad as never)).toBe(emitter)
-})
+    expect(emitter.listenerCount('word')).toBe(0)
+    expect(emitter.off('word', bad as never)).toBe(emitter)
+  },
+)
 
 test('names that every object has are names of events like others', () => {
   const emitter = new Emitter()

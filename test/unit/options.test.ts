@@ -106,51 +106,67 @@ function casesOf({ valid, options }: Method): Case[] {
     if (Array.isArray(bad)) return bad.map((value) => ({ key, value, options: { ...valid, [key]: value } }))
     const whole = key === 'backing' ? { path: '/base', format: 'raw' } : {}
     const inner = Object.entries(bad as Record<string, Bad>).flatMap(([name, values]) =>
-      values.map((value) => ({ key: `${key}.${name}`, value, options: { ...valid, [key]: { ...whole, [name]: value } } })),
+      values.map((value) => ({
+        key: `${key}.${name}`,
+        value,
+        options: { ...valid, [key]: { ...whole, [name]: value } },
+      })),
     )
     return [...inner, ...badObject.map((value) => ({ key, value, options: { ...valid, [key]: value } }))]
   })
 }
 
-test.each(Object.keys(methods))('H30, S27: %s refuses each bad value of each option by its name, and starts nothing', async (name) => {
-  const runtime = openRuntime()
-  const method = methods[name] as Method
-  for (const { key, value, options } of casesOf(method)) {
-    const shown = `${name} ${key} = ${inspect(value)}`
-    const error = await rejection(method.call(runtime, options)).catch((accepted) => accepted)
-    expect(error, shown).toBeInstanceOf(InvalidArgumentError)
-    expect(error, shown).toMatchObject({ code: 'INVALID_ARGUMENT', op: name.replace(' of raw', ''), retryable: true })
-    expect((error as InvalidArgumentError).argument.replace(/\[\d+\]$/, ''), shown).toBe(key)
-    expect((error as Error).message.startsWith(key), shown).toBe(true)
-  }
-  expect(runtime.stats().handles).toEqual({ live: 0, claimed: 0, finalized: 0 })
-})
+test.each(Object.keys(methods))(
+  'H30, S27: %s refuses each bad value of each option by its name, and starts nothing',
+  async (name) => {
+    const runtime = openRuntime()
+    const method = methods[name] as Method
+    for (const { key, value, options } of casesOf(method)) {
+      const shown = `${name} ${key} = ${inspect(value)}`
+      const error = await rejection(method.call(runtime, options)).catch((accepted) => accepted)
+      expect(error, shown).toBeInstanceOf(InvalidArgumentError)
+      expect(error, shown).toMatchObject({ code: 'INVALID_ARGUMENT', op: name.replace(' of raw', ''), retryable: true })
+      expect((error as InvalidArgumentError).argument.replace(/\[\d+\]$/, ''), shown).toBe(key)
+      expect((error as Error).message.startsWith(key), shown).toBe(true)
+    }
+    expect(runtime.stats().handles).toEqual({ live: 0, claimed: 0, finalized: 0 })
+  },
+)
 
-test.each(Object.keys(methods))('%s refuses options that are no object, and an unknown key with a suggestion', async (name) => {
-  const runtime = openRuntime()
-  const { call, valid, options } = methods[name] as Method
-  for (const value of badObject)
-    expect(await rejection(call(runtime, value)), inspect(value)).toMatchObject({ code: 'INVALID_ARGUMENT' })
-  const known = Object.keys(options)[0] as string
-  const swapped = `${known[1]}${known[0]}${known.slice(2)}`
-  for (const typo of [known.toUpperCase(), `${known}s`, known.slice(0, -1), swapped]) {
-    const error = (await rejection(call(runtime, { ...valid, [typo]: undefined }))) as Error
-    expect(error, typo).toMatchObject({ code: 'INVALID_ARGUMENT', argument: typo })
-    expect(error.message).toContain(`did you mean "${known}"`)
-  }
-  const error = (await rejection(call(runtime, { ...valid, zzzz: 1 }))) as Error
-  expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'zzzz' })
-  for (const key of Object.keys(options)) expect(error.message).toContain(key)
-})
+test.each(Object.keys(methods))(
+  '%s refuses options that are no object, and an unknown key with a suggestion',
+  async (name) => {
+    const runtime = openRuntime()
+    const { call, valid, options } = methods[name] as Method
+    for (const value of badObject)
+      expect(await rejection(call(runtime, value)), inspect(value)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+    const known = Object.keys(options)[0] as string
+    const swapped = `${known[1]}${known[0]}${known.slice(2)}`
+    for (const typo of [known.toUpperCase(), `${known}s`, known.slice(0, -1), swapped]) {
+      const error = (await rejection(call(runtime, { ...valid, [typo]: undefined }))) as Error
+      expect(error, typo).toMatchObject({ code: 'INVALID_ARGUMENT', argument: typo })
+      expect(error.message).toContain(`did you mean "${known}"`)
+    }
+    const error = (await rejection(call(runtime, { ...valid, zzzz: 1 }))) as Error
+    expect(error).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'zzzz' })
+    for (const key of Object.keys(options)) expect(error.message).toContain(key)
+  },
+)
 
-test.each(['create', 'info', 'check', 'rebase'] as const)('S27: images.%s refuses each bad path, NUL bytes included', async (method) => {
-  const { images } = openRuntime()
-  const options = method === 'create' ? { format: 'raw', size: 1 } : method === 'rebase' ? { backing: null } : undefined
-  for (const bad of [undefined, ...badPath]) {
-    const error = await rejection((images[method] as (...args: unknown[]) => Promise<unknown>).call(images, bad, options))
-    expect(error, inspect(bad)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'path', op: `images.${method}` })
-  }
-})
+test.each(['create', 'info', 'check', 'rebase'] as const)(
+  'S27: images.%s refuses each bad path, NUL bytes included',
+  async (method) => {
+    const { images } = openRuntime()
+    const options =
+      method === 'create' ? { format: 'raw', size: 1 } : method === 'rebase' ? { backing: null } : undefined
+    for (const bad of [undefined, ...badPath]) {
+      const error = await rejection(
+        (images[method] as (...args: unknown[]) => Promise<unknown>).call(images, bad, options),
+      )
+      expect(error, inspect(bad)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'path', op: `images.${method}` })
+    }
+  },
+)
 
 test('H30: a getter that throws is the caller’s own error, and the runtime works on', async () => {
   const runtime = openRuntime()
@@ -164,10 +180,13 @@ test('H30: a getter that throws is the caller’s own error, and the runtime wor
   expect(SluiceboxError.is(await rejection(runtime.images.info(path)))).toBe(true)
 })
 
-test.each([2 ** 53, Number.MAX_VALUE, '9007199254740992', '8192T'])('I10: a size of %s is UNSUPPORTED', async (size) => {
-  const error = await rejection(openRuntime().images.create(path, { format: 'raw', size: size as number }))
-  expect(error).toMatchObject({ code: 'UNSUPPORTED', op: 'images.create', message: expect.stringMatching(/^size: /) })
-})
+test.each([2 ** 53, Number.MAX_VALUE, '9007199254740992', '8192T'])(
+  'I10: a size of %s is UNSUPPORTED',
+  async (size) => {
+    const error = await rejection(openRuntime().images.create(path, { format: 'raw', size: size as number }))
+    expect(error).toMatchObject({ code: 'UNSUPPORTED', op: 'images.create', message: expect.stringMatching(/^size: /) })
+  },
+)
 
 test.each(['vmdk', 'vhd', 'vhdx'])('the %s format is UNSUPPORTED wherever a format is named', async (format) => {
   const { images } = openRuntime()

@@ -32,36 +32,42 @@ test('H20: the table of asynchronous methods is complete', () => {
   expect(found.sort()).toEqual(Object.keys(asyncMethods).sort())
 })
 
-test.each(Object.keys(asyncMethods))('H20: close settles a pending %s with its true result or RUNTIME_CLOSED, in every state', async (name) => {
-  const call = asyncMethods[name] as (typeof asyncMethods)[string]
-  const folder = makeFolder()
-  // One worker, held at a gate: calls wait for it, for their turn behind it, and for room in the queue.
-  const runtime = openRuntime({ workers: 1, queue: { maxEvents: 8 }, concurrency: { images: 4 } })
-  await runtime.images.create(folder('image'), { format: 'qcow2', size: '1M' })
-  const gate = newGate()
-  const held = runWork(runtime, { gate })
-  const crowd = new door.Reservation(coreOf(runtime), 5)
-  const calls = Array.from({ length: 20 }, () => settled(call(runtime, folder('image'))))
-  await turn()
-  await settled(runtime.close())
-  for (const outcome of await Promise.all(calls)) {
-    if (outcome.status === 'fulfilled') expect(name).toBe('doctor')
-    else expect(outcome.reason).toMatchObject({ code: 'RUNTIME_CLOSED', op: name })
-  }
-  expect(await rejection(held)).toMatchObject({ code: 'RUNTIME_CLOSED', op: 'testing.work', retryable: false })
-  expect(runtime.stats().queue.depth).toBe(0)
-  crowd.release()
-  expect(runtime.stats().handles.live).toBe(0)
-})
+test.each(Object.keys(asyncMethods))(
+  'H20: close settles a pending %s with its true result or RUNTIME_CLOSED, in every state',
+  async (name) => {
+    const call = asyncMethods[name] as (typeof asyncMethods)[string]
+    const folder = makeFolder()
+    // One worker, held at a gate: calls wait for it, for their turn behind it, and for room in the queue.
+    const runtime = openRuntime({ workers: 1, queue: { maxEvents: 8 }, concurrency: { images: 4 } })
+    await runtime.images.create(folder('image'), { format: 'qcow2', size: '1M' })
+    const gate = newGate()
+    const held = runWork(runtime, { gate })
+    const crowd = new door.Reservation(coreOf(runtime), 5)
+    const calls = Array.from({ length: 20 }, () => settled(call(runtime, folder('image'))))
+    await turn()
+    await settled(runtime.close())
+    for (const outcome of await Promise.all(calls)) {
+      if (outcome.status === 'fulfilled') expect(name).toBe('doctor')
+      else expect(outcome.reason).toMatchObject({ code: 'RUNTIME_CLOSED', op: name })
+    }
+    expect(await rejection(held)).toMatchObject({ code: 'RUNTIME_CLOSED', op: 'testing.work', retryable: false })
+    expect(runtime.stats().queue.depth).toBe(0)
+    crowd.release()
+    expect(runtime.stats().handles.live).toBe(0)
+  },
+)
 
-test.each(Object.keys(asyncMethods))('H27: %s of a closed runtime is RUNTIME_CLOSED and never started', async (name) => {
-  const runtime = openRuntime()
-  const folder = makeFolder()
-  await runtime.close()
-  const error = await rejection((asyncMethods[name] as (typeof asyncMethods)[string])(runtime, folder('none')))
-  expect(error).toBeInstanceOf(RuntimeClosedError)
-  expect(error).toMatchObject({ code: 'RUNTIME_CLOSED', op: name, retryable: true })
-})
+test.each(Object.keys(asyncMethods))(
+  'H27: %s of a closed runtime is RUNTIME_CLOSED and never started',
+  async (name) => {
+    const runtime = openRuntime()
+    const folder = makeFolder()
+    await runtime.close()
+    const error = await rejection((asyncMethods[name] as (typeof asyncMethods)[string])(runtime, folder('none')))
+    expect(error).toBeInstanceOf(RuntimeClosedError)
+    expect(error).toMatchObject({ code: 'RUNTIME_CLOSED', op: name, retryable: true })
+  },
+)
 
 test('H27: a closed runtime still answers its plain getters, and its listeners can still be moved', async () => {
   const runtime = openRuntime({ home: '/tmp/sluicebox-home' })
@@ -91,7 +97,10 @@ test('H21: a thousand operations pending in every place are all settled before c
     heardClose = true
     expect(pending).toBe(0)
   })
-  await until(() => door.waitingAtGate() === 2, () => runtime.stats())
+  await until(
+    () => door.waitingAtGate() === 2,
+    () => runtime.stats(),
+  )
   await settled(runtime.close())
   expect({ pending, heardClose }).toEqual({ pending: 0, heardClose: true })
   await Promise.all(works)
@@ -134,24 +143,27 @@ test('H24: concurrent and repeated closes share one completion, and close is emi
   expect(emitted).toBe(1)
 })
 
-test.each(['onProgress', 'an image listener', 'a close listener', 'a finally'])('H25: close() called from %s ends', async (place) => {
-  const runtime = openRuntime({ workers: 1 })
-  const folder = makeFolder()
-  let closed: Promise<void> | undefined
-  let wentOn = false
-  const close = () => {
-    closed ??= runtime.close()
-    wentOn = true
-  }
-  if (place === 'a close listener') runtime.on('close', close)
-  if (place === 'an image listener') runtime.on('image', close)
-  const options = place === 'onProgress' ? { onProgress: close } : {}
-  const call = place === 'an image listener' ? runtime.images.info(folder('none')) : runWork(runtime, {}, options)
-  await settled(place === 'a finally' ? call.finally(close) : call)
-  if (place === 'a close listener') await settled(runtime.close())
-  expect(wentOn).toBe(true)
-  expect(await settled(closed as Promise<void>)).toMatchObject({ status: 'fulfilled' })
-})
+test.each(['onProgress', 'an image listener', 'a close listener', 'a finally'])(
+  'H25: close() called from %s ends',
+  async (place) => {
+    const runtime = openRuntime({ workers: 1 })
+    const folder = makeFolder()
+    let closed: Promise<void> | undefined
+    let wentOn = false
+    const close = () => {
+      closed ??= runtime.close()
+      wentOn = true
+    }
+    if (place === 'a close listener') runtime.on('close', close)
+    if (place === 'an image listener') runtime.on('image', close)
+    const options = place === 'onProgress' ? { onProgress: close } : {}
+    const call = place === 'an image listener' ? runtime.images.info(folder('none')) : runWork(runtime, {}, options)
+    await settled(place === 'a finally' ? call.finally(close) : call)
+    if (place === 'a close listener') await settled(runtime.close())
+    expect(wentOn).toBe(true)
+    expect(await settled(closed as Promise<void>)).toMatchObject({ status: 'fulfilled' })
+  },
+)
 
 test('H26: with a stuck worker close is over within timeoutMs and the join, says so, and the worker ends by itself later', async () => {
   const before = threads()
@@ -159,14 +171,20 @@ test('H26: with a stuck worker close is over within timeoutMs and the join, says
   const warned = new Promise<Error>((resolve) => process.once('warning', resolve))
   const gate = newGate()
   const work = runWork(runtime, { gate, stubborn: true })
-  await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   // The gate is closed as long as close() runs: that it ends at all shows that it does not wait for the worker.
   expect(await settled(runtime.close({ timeoutMs: 50 }))).toMatchObject({ status: 'fulfilled' })
   expect(door.waitingAtGate()).toBe(1)
   expect(await rejection(work)).toMatchObject({ code: 'RUNTIME_CLOSED' })
   expect(await warned).toMatchObject({ name: 'SluiceboxWarning' })
   door.openGate(gate)
-  await until(() => threads() === before, () => ({ before, now: threads() }))
+  await until(
+    () => threads() === before,
+    () => ({ before, now: threads() }),
+  )
   expect(runtime.stats().handles).toMatchObject({ live: 0 })
 })
 

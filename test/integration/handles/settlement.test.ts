@@ -28,7 +28,10 @@ test('H2, H33: 500 races of completion, failure, abort and close settle each pro
   const payloads = door.livePayloads()
   const outcomes = new Map<string, number>()
   for (let race = 0; race < 500; race++) {
-    const runtime = new Runtime({ workers: 1 + Math.floor(random() * 3), queue: { maxEvents: random() < 0.3 ? 8 : 64 } })
+    const runtime = new Runtime({
+      workers: 1 + Math.floor(random() * 3),
+      queue: { maxEvents: random() < 0.3 ? 8 : 64 },
+    })
     const controller = new AbortController()
     const reason = new Error('aborted')
     const gate = newGate()
@@ -42,8 +45,16 @@ test('H2, H33: 500 races of completion, failure, abort and close settle each pro
       return runWork(runtime, request, options)
     })
     let settlements = 0
-    for (const work of works) work.then(() => settlements++, () => settlements++)
-    const moves = [() => door.openGate(gate), () => controller.abort(reason), () => void runtime.close({ timeoutMs: 50 })]
+    for (const work of works)
+      work.then(
+        () => settlements++,
+        () => settlements++,
+      )
+    const moves = [
+      () => door.openGate(gate),
+      () => controller.abort(reason),
+      () => void runtime.close({ timeoutMs: 50 }),
+    ]
     moves.sort(() => random() - 0.5)
     for (const move of moves) {
       for (let i = Math.floor(random() * 4); i > 0; i--) await turn()
@@ -67,7 +78,10 @@ test('H2, H33: 500 races of completion, failure, abort and close settle each pro
     expect(getEventListeners(controller.signal, 'abort').length).toBe(0)
   }
   expect([...outcomes.keys()].sort(), say).toEqual(['INTERNAL', 'IO', 'RUNTIME_CLOSED', 'aborted', 'value 42'].sort())
-  await until(() => door.livePayloads() === payloads, () => ({ now: door.livePayloads(), payloads, say }))
+  await until(
+    () => door.livePayloads() === payloads,
+    () => ({ now: door.livePayloads(), payloads, say }),
+  )
 })
 
 test('H3, H8: what a worker brings after it was given up is reclaimed by its type, with no caller, event or runtime left', async () => {
@@ -76,12 +90,18 @@ test('H3, H8: what a worker brings after it was given up is reclaimed by its typ
   const gate = newGate()
   const controller = new AbortController()
   const work = runWork(runtime, { gate, stubborn: true }, { signal: controller.signal })
-  await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   controller.abort('given up')
   expect(await rejection(work)).toBe('given up')
   expect(handlesOf(runtime)).toMatchObject({ live: 0, claimed: 1, finalized: 1 })
   door.openGate(gate)
-  await until(() => door.waitingAtGate() === 0, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 0,
+    () => door.waitingAtGate(),
+  )
   await runtime.close()
   expect(door.livePayloads()).toBe(live)
   // A stubborn one that was cancelled answers with an error, whose rule is to free it and no more.
@@ -94,13 +114,22 @@ test('H3: a value that lost its claim to close is reclaimed once, by its own rul
   const gate = newGate()
   // Committed: cancel comes too late, so that it does bring its value.
   const work = runWork(runtime, { gate, stubborn: true, commits: true })
-  await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   const closed = runtime.close({ timeoutMs: 0 })
   expect(await rejection(work)).toBeInstanceOf(RuntimeClosedError)
   door.openGate(gate)
   await closed
-  await until(() => door.reclaimed() === reclaimed + 1, () => door.reclaimed())
-  await until(() => door.livePayloads() === live, () => door.livePayloads())
+  await until(
+    () => door.reclaimed() === reclaimed + 1,
+    () => door.reclaimed(),
+  )
+  await until(
+    () => door.livePayloads() === live,
+    () => door.livePayloads(),
+  )
   expect(door.reclaimed()).toBe(reclaimed + 1)
 })
 
@@ -108,7 +137,10 @@ test('H3: a payload that was claimed is disarmed: its reclaim rule does not run'
   const runtime = openRuntime()
   const [live, reclaimed] = [door.livePayloads(), door.reclaimed()]
   await Promise.all(Array.from({ length: 200 }, () => runWork(runtime)))
-  await until(() => door.livePayloads() === live, () => door.livePayloads())
+  await until(
+    () => door.livePayloads() === live,
+    () => door.livePayloads(),
+  )
   expect(door.reclaimed()).toBe(reclaimed)
 })
 
@@ -117,11 +149,7 @@ test('H29: a submission that fails on the spot rejects, gives back its handle an
   const controller = new AbortController()
   let reports = 0
   for (let i = 0; i < 100; i++) {
-    const work = runWork(
-      runtime,
-      { ends: 7 as never },
-      { signal: controller.signal, onProgress: () => void reports++ },
-    )
+    const work = runWork(runtime, { ends: 7 as never }, { signal: controller.signal, onProgress: () => void reports++ })
     expect(await rejection(work)).toMatchObject({ message: 'ends: expected a string' })
   }
   expect(reports).toBe(0)
@@ -159,7 +187,10 @@ test('H33: work that committed before the abort reports its success', async () =
   const gate = newGate()
   const controller = new AbortController()
   const work = runWork(runtime, { gate, commits: true, stubborn: true }, { signal: controller.signal })
-  await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   controller.abort(new Error('too late'))
   await turn()
   door.openGate(gate)
@@ -172,7 +203,10 @@ test('H33: work that had not committed rejects with the reason of the abort, wha
     const gate = newGate()
     const controller = new AbortController()
     const work = runWork(runtime, { gate, ends }, { signal: controller.signal })
-    await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+    await until(
+      () => door.waitingAtGate() === 1,
+      () => door.waitingAtGate(),
+    )
     controller.abort(ends)
     expect(await rejection(work)).toBe(ends)
   }
@@ -203,7 +237,10 @@ test('H35: after 10,000 operations aborted at random the live handles are at the
   expect(counts.aborted, say).toBeGreaterThan(100)
   const { live: handles, claimed, finalized } = handlesOf(runtime)
   expect({ handles, difference: claimed - finalized }, say).toEqual({ handles: 0, difference: 0 })
-  await until(() => door.livePayloads() === live, () => ({ now: door.livePayloads(), live, say }))
+  await until(
+    () => door.livePayloads() === live,
+    () => ({ now: door.livePayloads(), live, say }),
+  )
 })
 
 const nextTurns = async (count: number): Promise<void> => {
@@ -215,9 +252,15 @@ test('H11: a completion that finds the queue crowded is published all the same, 
   const crowd = new door.Reservation(coreOf(runtime), 7)
   const gate = newGate()
   const work = runWork(runtime, { gate })
-  await until(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   door.openGate(gate)
-  blockUntil(() => coreOf(runtime).depth() === 1, () => runtime.stats())
+  blockUntil(
+    () => coreOf(runtime).depth() === 1,
+    () => runtime.stats(),
+  )
   // Ended, not yet dispatched: its true result is what close settles it with.
   await runtime.close()
   expect(await settled(work)).toEqual({ status: 'fulfilled', value: 42 })

@@ -1,8 +1,8 @@
 // create, info and check through a Runtime, with qemu-img beside them as the oracle.
-import { existsSync, readFileSync, readdirSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
+import { existsSync, readdirSync, readFileSync, statSync, symlinkSync, truncateSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import type { ImageCreateOptions } from '../../../lib/index.js'
-import { makeFolder, bytesOf } from '../../support/folder.js'
+import { bytesOf, makeFolder } from '../../support/folder.js'
 import { openRuntime, rejection, settled } from '../../support/producer.js'
 import { program, qemuImg, qemuInfo, qemuIo } from '../../support/qemu.js'
 
@@ -32,7 +32,8 @@ test.each(table)('I6: %j is the image that qemu-img sees, and both checks find n
   if (options.format === 'raw') return
   expect(seen['cluster-size']).toBe(made.clusterBytes)
   const specific = (seen['format-specific'] as { data: Record<string, unknown> }).data
-  for (const [key, value] of Object.entries(made.specific)) if (key in specific) expect(value, key).toEqual(specific[key])
+  for (const [key, value] of Object.entries(made.specific))
+    if (key in specific) expect(value, key).toEqual(specific[key])
   expect((await program('qemu-img', ['check', path])).code).toBe(0)
   expect(await images.check(path)).toMatchObject({ ok: true, corruptions: 0, leaks: 0, path, problems: [] })
 })
@@ -75,33 +76,36 @@ test('I13, I56: without overwrite an existing file stays as it is; of ten concur
   expect(readdirSync(folder()).sort()).toEqual(['new', 'old'])
 })
 
-test.each(['abort', 'close'])('I13, H33: a create stopped by %s leaves the old file whole or the new one, and no other', async (how) => {
-  const folder = makeFolder()
-  for (let round = 0; round < 15; round++) {
-    const runtime = openRuntime()
-    writeFileSync(folder('image'), 'precious')
-    const controller = new AbortController()
-    const reason = new Error('stopped')
-    const create = runtime.images.create(folder('image'), {
-      format: 'raw',
-      size: '16M',
-      preallocation: 'full',
-      overwrite: true,
-      signal: controller.signal,
-    })
-    const late = setTimeout(() => (how === 'abort' ? controller.abort(reason) : void runtime.close()), round)
-    const outcome = await settled(create)
-    clearTimeout(late)
-    await runtime.close()
-    if (outcome.status === 'fulfilled') expect(statSync(folder('image')).size).toBe(2 ** 24)
-    else {
-      expect(readFileSync(folder('image'), 'utf8')).toBe('precious')
-      if (how === 'abort') expect(outcome.reason).toBe(reason)
-      else expect(outcome.reason).toMatchObject({ code: 'RUNTIME_CLOSED' })
+test.each(['abort', 'close'])(
+  'I13, H33: a create stopped by %s leaves the old file whole or the new one, and no other',
+  async (how) => {
+    const folder = makeFolder()
+    for (let round = 0; round < 15; round++) {
+      const runtime = openRuntime()
+      writeFileSync(folder('image'), 'precious')
+      const controller = new AbortController()
+      const reason = new Error('stopped')
+      const create = runtime.images.create(folder('image'), {
+        format: 'raw',
+        size: '16M',
+        preallocation: 'full',
+        overwrite: true,
+        signal: controller.signal,
+      })
+      const late = setTimeout(() => (how === 'abort' ? controller.abort(reason) : void runtime.close()), round)
+      const outcome = await settled(create)
+      clearTimeout(late)
+      await runtime.close()
+      if (outcome.status === 'fulfilled') expect(statSync(folder('image')).size).toBe(2 ** 24)
+      else {
+        expect(readFileSync(folder('image'), 'utf8')).toBe('precious')
+        if (how === 'abort') expect(outcome.reason).toBe(reason)
+        else expect(outcome.reason).toMatchObject({ code: 'RUNTIME_CLOSED' })
+      }
+      expect(readdirSync(folder())).toEqual(['image'])
     }
-    expect(readdirSync(folder())).toEqual(['image'])
-  }
-})
+  },
+)
 
 test('I36: check reports leaks without writing, repairs them when told to, and leaves the data', async () => {
   const { images } = openRuntime()
@@ -157,26 +161,29 @@ const hostile: [string, (header: Buffer) => void, string][] = [
   ['100,000 snapshots', (header) => header.writeUInt32BE(100_000, 60), 'IMAGE_CORRUPT|UNSUPPORTED'],
   ['a header length of 4 GiB', (header) => header.writeUInt32BE(0xffffffff, 100), 'IMAGE_CORRUPT'],
 ]
-test.each(hostile)('I45, I51: %s is refused, typed, by check and rebase and (or told by) info', async (name, lie, codes) => {
-  const { images } = openRuntime()
-  const path = makeFolder()('image.qcow2')
-  await images.create(path, { format: 'qcow2', size: '1M' })
-  const image = readFileSync(path)
-  lie(image)
-  if (name === 'a backing path beyond the header') image.writeUInt32BE(100, 16)
-  writeFileSync(path, codes === '' ? '' : image)
-  const rss = process.memoryUsage().rss
-  for (const call of [
-    () => images.check(path, { format: 'qcow2' }),
-    () => images.rebase(path, { backing: null, format: 'qcow2' }),
-    () => images.info(path, { format: 'qcow2' }),
-  ]) {
-    const outcome = await settled(call(), 5_000)
-    if (outcome.status === 'fulfilled') expect(name).toMatch(/L1 table beyond|snapshots/)
-    else expect(outcome.reason.code).toMatch(new RegExp(codes || 'IMAGE_FORMAT|IMAGE_CORRUPT'))
-  }
-  expect(process.memoryUsage().rss - rss).toBeLessThan(64 * 2 ** 20)
-})
+test.each(hostile)(
+  'I45, I51: %s is refused, typed, by check and rebase and (or told by) info',
+  async (name, lie, codes) => {
+    const { images } = openRuntime()
+    const path = makeFolder()('image.qcow2')
+    await images.create(path, { format: 'qcow2', size: '1M' })
+    const image = readFileSync(path)
+    lie(image)
+    if (name === 'a backing path beyond the header') image.writeUInt32BE(100, 16)
+    writeFileSync(path, codes === '' ? '' : image)
+    const rss = process.memoryUsage().rss
+    for (const call of [
+      () => images.check(path, { format: 'qcow2' }),
+      () => images.rebase(path, { backing: null, format: 'qcow2' }),
+      () => images.info(path, { format: 'qcow2' }),
+    ]) {
+      const outcome = await settled(call(), 5_000)
+      if (outcome.status === 'fulfilled') expect(name).toMatch(/L1 table beyond|snapshots/)
+      else expect(outcome.reason.code).toMatch(new RegExp(codes || 'IMAGE_FORMAT|IMAGE_CORRUPT'))
+    }
+    expect(process.memoryUsage().rss - rss).toBeLessThan(64 * 2 ** 20)
+  },
+)
 
 test('S17: a hostile backing name is escaped in messages', async () => {
   const { images } = openRuntime()
@@ -198,7 +205,9 @@ test('S26, I41: with allowPaths a caller’s path counts where it leads, links i
   expect((await runtime.images.info(folder('mine'))).format).toBe('qcow2')
   for (const path of [outside('secret'), folder('link'), `${folder()}/../${outside().split('/').at(-1)}/secret`]) {
     expect(await rejection(runtime.images.info(path))).toMatchObject({ code: 'PERMISSION' })
-    expect(await rejection(runtime.rebase(path, { backing: null, mode: 'unsafe' }))).toMatchObject({ code: 'PERMISSION' })
+    expect(await rejection(runtime.rebase(path, { backing: null, mode: 'unsafe' }))).toMatchObject({
+      code: 'PERMISSION',
+    })
   }
   const made = runtime.images.create(outside('new'), { format: 'raw', size: 1 })
   expect(await rejection(made)).toMatchObject({ code: 'PERMISSION' })
@@ -212,8 +221,20 @@ test('I41, I42: what an image names is refused outside of its directory, and wha
   writeFileSync(outside('secret'), Buffer.alloc(2 ** 20))
   await program('mkfifo', [folder('fifo')])
   symlinkSync(outside('secret'), folder('link'))
-  const names = [outside('secret'), `../${outside().split('/').at(-1)}/secret`, 'link', 'fifo', '.', '/dev/zero', '/etc/passwd']
-  for (const [index, name] of [...names, 'json:{"driver":"file","filename":"/etc/passwd"}', 'nbd://localhost/x'].entries()) {
+  const names = [
+    outside('secret'),
+    `../${outside().split('/').at(-1)}/secret`,
+    'link',
+    'fifo',
+    '.',
+    '/dev/zero',
+    '/etc/passwd',
+  ]
+  for (const [index, name] of [
+    ...names,
+    'json:{"driver":"file","filename":"/etc/passwd"}',
+    'nbd://localhost/x',
+  ].entries()) {
     await qemuImg('create', '-q', '-u', '-f', 'qcow2', '-b', name, '-F', 'raw', folder(`${index}`), '1M')
     const error = await rejection(images.info(folder(`${index}`), { chain: true }), 5_000)
     expect(error, name).toMatchObject({ code: expect.stringMatching(/^(PERMISSION|UNSUPPORTED|IMAGE_CHAIN)$/) })

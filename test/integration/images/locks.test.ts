@@ -64,7 +64,10 @@ test('I39, I40: while a rebase runs, qemu-img and another rebase are refused; cl
       signal: controller.signal,
       onProgress: () => resolve(),
     })
-    first.then(() => resolve(), () => resolve())
+    first.then(
+      () => resolve(),
+      () => resolve(),
+    )
   })
   closeSync(openSync(overlay, 'r'))
   const second = runtime.rebase(overlay, { backing: null, mode: 'unsafe' })

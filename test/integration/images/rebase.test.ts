@@ -22,34 +22,37 @@ async function overlayOverTwoBases(folder: (name?: string) => string, options: s
   return overlay
 }
 
-test.each([[[]], [['-o', 'cluster_size=4k']], [['-o', 'compat=0.10']], [['-o', 'refcount_bits=1']], [['-o', 'refcount_bits=64']]])(
-  'I16, I23, I27: a safe rebase with %j leaves what the guest reads, and the bases untouched',
-  async (options) => {
-    const runtime = openRuntime()
-    const folder = makeFolder()
-    const overlay = await overlayOverTwoBases(folder, options)
-    const guest = await guestHash(overlay)
-    const bases = ['old.raw', 'new.raw'].map((name) => [bytesOf(folder(name)), statSync(folder(name)).mtimeMs])
-    const dry = await runtime.rebase(overlay, { backing: 'new.raw', backingFormat: 'raw', dryRun: true })
-    const result = await runtime.rebase(overlay, { backing: 'new.raw', backingFormat: 'raw' })
-    expect(result).toMatchObject({
-      from: 'old.raw',
-      to: 'new.raw',
-      mode: 'safe',
-      dryRun: false,
-      format: 'qcow2',
-      backingFormat: 'raw',
-      path: overlay,
-    })
-    expect(result.clustersCopied).toBeGreaterThan(0)
-    expect({ ...dry, dryRun: false, durationMs: 0 }).toEqual({ ...result, durationMs: 0 })
-    expect(await guestHash(overlay)).toBe(guest)
-    expect((await qemuInfo(overlay))['backing-filename']).toBe('new.raw')
-    expect((await program('qemu-img', ['check', overlay])).code).toBe(0)
-    expect(await runtime.images.check(overlay)).toMatchObject({ ok: true })
-    expect(['old.raw', 'new.raw'].map((name) => [bytesOf(folder(name)), statSync(folder(name)).mtimeMs])).toEqual(bases)
-  },
-)
+test.each([
+  [[]],
+  [['-o', 'cluster_size=4k']],
+  [['-o', 'compat=0.10']],
+  [['-o', 'refcount_bits=1']],
+  [['-o', 'refcount_bits=64']],
+])('I16, I23, I27: a safe rebase with %j leaves what the guest reads, and the bases untouched', async (options) => {
+  const runtime = openRuntime()
+  const folder = makeFolder()
+  const overlay = await overlayOverTwoBases(folder, options)
+  const guest = await guestHash(overlay)
+  const bases = ['old.raw', 'new.raw'].map((name) => [bytesOf(folder(name)), statSync(folder(name)).mtimeMs])
+  const dry = await runtime.rebase(overlay, { backing: 'new.raw', backingFormat: 'raw', dryRun: true })
+  const result = await runtime.rebase(overlay, { backing: 'new.raw', backingFormat: 'raw' })
+  expect(result).toMatchObject({
+    from: 'old.raw',
+    to: 'new.raw',
+    mode: 'safe',
+    dryRun: false,
+    format: 'qcow2',
+    backingFormat: 'raw',
+    path: overlay,
+  })
+  expect(result.clustersCopied).toBeGreaterThan(0)
+  expect({ ...dry, dryRun: false, durationMs: 0 }).toEqual({ ...result, durationMs: 0 })
+  expect(await guestHash(overlay)).toBe(guest)
+  expect((await qemuInfo(overlay))['backing-filename']).toBe('new.raw')
+  expect((await program('qemu-img', ['check', overlay])).code).toBe(0)
+  expect(await runtime.images.check(overlay)).toMatchObject({ ok: true })
+  expect(['old.raw', 'new.raw'].map((name) => [bytesOf(folder(name)), statSync(folder(name)).mtimeMs])).toEqual(bases)
+})
 
 test('I29: dryRun writes nothing', async () => {
   const runtime = openRuntime()

@@ -6,8 +6,8 @@ import {
   door,
   drainOf,
   eventFlood,
-  laneFlood,
   type LaneFlood,
+  laneFlood,
   listen,
   newGate,
   openRuntime,
@@ -91,10 +91,16 @@ test('Q12: a completion behind four flooded lanes is dispatched after one record
     if (posted) between++
     if (!posted && drainOf(runtime).stats.events > 100 && door.waitingAtGate() === 1) {
       // Full lanes post no more, so that the next record is the completion's.
-      blockUntil(() => flood.held() === 4 * 64 * KIB, () => flood.held())
+      blockUntil(
+        () => flood.held() === 4 * 64 * KIB,
+        () => flood.held(),
+      )
       const depth = coreOf(runtime).depth()
       door.openGate(gate)
-      blockUntil(() => coreOf(runtime).depth() === depth + 1, () => runtime.stats().queue)
+      blockUntil(
+        () => coreOf(runtime).depth() === depth + 1,
+        () => runtime.stats().queue,
+      )
       posted = true
       passes = runtime.stats().drain.passes
     }
@@ -109,18 +115,21 @@ test('Q12: a completion behind four flooded lanes is dispatched after one record
   expect(runtime.stats().drain.passes - passes).toBeLessThanOrEqual(5)
 })
 
-test.each([1, 2])('Q13: with capacity 8 and all but %i slots taken, each operation reports progress if it can and settles', async (free) => {
-  const runtime = openRuntime({ workers: 4, queue: { maxEvents: 8 }, concurrency: { images: 16 } })
-  const crowd = new door.Reservation(coreOf(runtime), 8 - free)
-  let reports = 0
-  const options = free === 2 ? { onProgress: () => void reports++ } : {}
-  const results = await Promise.all(Array.from({ length: 100 }, () => runWork(runtime, {}, options)))
-  expect(results).toEqual(results.map(() => 42))
-  if (free === 2) expect(reports).toBeGreaterThanOrEqual(100)
-  crowd.release()
-  expect(runtime.stats().queue).toMatchObject({ dropped: 0, depth: 0 })
-  expect(runtime.stats().queue.highWater).toBeLessThanOrEqual(8)
-})
+test.each([1, 2])(
+  'Q13: with capacity 8 and all but %i slots taken, each operation reports progress if it can and settles',
+  async (free) => {
+    const runtime = openRuntime({ workers: 4, queue: { maxEvents: 8 }, concurrency: { images: 16 } })
+    const crowd = new door.Reservation(coreOf(runtime), 8 - free)
+    let reports = 0
+    const options = free === 2 ? { onProgress: () => void reports++ } : {}
+    const results = await Promise.all(Array.from({ length: 100 }, () => runWork(runtime, {}, options)))
+    expect(results).toEqual(results.map(() => 42))
+    if (free === 2) expect(reports).toBeGreaterThanOrEqual(100)
+    crowd.release()
+    expect(runtime.stats().queue).toMatchObject({ dropped: 0, depth: 0 })
+    expect(runtime.stats().queue.highWater).toBeLessThanOrEqual(8)
+  },
+)
 
 test('Q14: a worker that posts to a queue nobody drains goes straight on to its next work', async () => {
   const runtime = openRuntime({ workers: 1, queue: { maxEvents: 8 }, concurrency: { images: 8 } })
@@ -128,13 +137,25 @@ test('Q14: a worker that posts to a queue nobody drains goes straight on to its 
   const [first, second] = [newGate(), newGate()]
   const works = [runWork(runtime, { gate: first }), runWork(runtime, { gate: second })]
   // Both must be submitted before this thread stops turning.
-  await until(() => runtime.stats().handles.live === 8 && door.waitingAtGate() === 1, () => runtime.stats())
+  await until(
+    () => runtime.stats().handles.live === 8 && door.waitingAtGate() === 1,
+    () => runtime.stats(),
+  )
   flood.start()
-  blockUntil(() => coreOf(runtime).depth() === 6, () => runtime.stats().queue)
+  blockUntil(
+    () => coreOf(runtime).depth() === 6,
+    () => runtime.stats().queue,
+  )
   door.openGate(first)
-  blockUntil(() => coreOf(runtime).depth() === 7 && door.waitingAtGate() === 1, () => runtime.stats().queue)
+  blockUntil(
+    () => coreOf(runtime).depth() === 7 && door.waitingAtGate() === 1,
+    () => runtime.stats().queue,
+  )
   door.openGate(second)
-  blockUntil(() => coreOf(runtime).depth() === 8, () => runtime.stats().queue)
+  blockUntil(
+    () => coreOf(runtime).depth() === 8,
+    () => runtime.stats().queue,
+  )
   flood.stop()
   expect(await settled(Promise.all(works))).toEqual({ status: 'fulfilled', value: [42, 42] })
 })
@@ -166,28 +187,37 @@ test('Q15, H32: a submission waiting for room is given up at once when its signa
   expect(await settled(second)).toEqual({ status: 'fulfilled', value: 42 })
 })
 
-test.each([8, 64, 1024])('Q20: with capacity %i pressure goes high and normal in turn, and ends normal', async (maxEvents) => {
-  const runtime = openRuntime({ queue: { maxEvents } })
-  const states: string[] = []
-  runtime.on('pressure', ({ state, depth, capacity }) => {
-    states.push(state)
-    expect(capacity).toBe(maxEvents)
-    if (state === 'high') expect(depth).toBeGreaterThanOrEqual(capacity * 0.75)
-    else expect(depth).toBeLessThanOrEqual(capacity / 2)
-  })
-  for (let round = 1; round <= 3; round++) {
-    const channels = Math.min(64, maxEvents)
-    const flood = eventFlood(runtime, { producers: 1, handles: maxEvents / channels, channels, count: maxEvents })
-    let heard = 0
-    listen(runtime, flood.ids, () => heard++)
-    flood.start()
-    blockUntil(() => coreOf(runtime).depth() === maxEvents, () => runtime.stats().queue)
-    await until(() => heard === maxEvents && states.length >= round * 2, () => ({ states, ...runtime.stats() }))
-    flood.stop()
-    for (const id of flood.ids) coreOf(runtime).claim(id)
-  }
-  expect(states).toEqual(['high', 'normal', 'high', 'normal', 'high', 'normal'])
-})
+test.each([8, 64, 1024])(
+  'Q20: with capacity %i pressure goes high and normal in turn, and ends normal',
+  async (maxEvents) => {
+    const runtime = openRuntime({ queue: { maxEvents } })
+    const states: string[] = []
+    runtime.on('pressure', ({ state, depth, capacity }) => {
+      states.push(state)
+      expect(capacity).toBe(maxEvents)
+      if (state === 'high') expect(depth).toBeGreaterThanOrEqual(capacity * 0.75)
+      else expect(depth).toBeLessThanOrEqual(capacity / 2)
+    })
+    for (let round = 1; round <= 3; round++) {
+      const channels = Math.min(64, maxEvents)
+      const flood = eventFlood(runtime, { producers: 1, handles: maxEvents / channels, channels, count: maxEvents })
+      let heard = 0
+      listen(runtime, flood.ids, () => heard++)
+      flood.start()
+      blockUntil(
+        () => coreOf(runtime).depth() === maxEvents,
+        () => runtime.stats().queue,
+      )
+      await until(
+        () => heard === maxEvents && states.length >= round * 2,
+        () => ({ states, ...runtime.stats() }),
+      )
+      flood.stop()
+      for (const id of flood.ids) coreOf(runtime).claim(id)
+    }
+    expect(states).toEqual(['high', 'normal', 'high', 'normal', 'high', 'normal'])
+  },
+)
 
 test('Q20: a queue that hovers between its marks says nothing', async () => {
   const runtime = openRuntime({ queue: { maxEvents: 100 } })
@@ -197,8 +227,14 @@ test('Q20: a queue that hovers between its marks says nothing', async () => {
   let heard = 0
   listen(runtime, flood.ids, () => heard++)
   flood.start()
-  blockUntil(() => coreOf(runtime).depth() === 60, () => runtime.stats().queue)
-  await until(() => heard === 60, () => runtime.stats())
+  blockUntil(
+    () => coreOf(runtime).depth() === 60,
+    () => runtime.stats().queue,
+  )
+  await until(
+    () => heard === 60,
+    () => runtime.stats(),
+  )
   await turn()
   expect(states).toEqual([])
 })

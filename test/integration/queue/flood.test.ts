@@ -1,6 +1,7 @@
 // The drain under producers that never rest: what is counted, what is kept, what comes in which order and on which thread.
 import { readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
+import { runModule } from '../../support/child.js'
 import {
   blockUntil,
   coreOf,
@@ -15,7 +16,6 @@ import {
   turn,
   until,
 } from '../../support/producer.js'
-import { runModule } from '../../support/child.js'
 
 test('Q1: with the JS thread blocked the queue fills to maxEvents and no further, whatever the producers do', async () => {
   const runtime = openRuntime({ queue: { maxEvents: 64 } })
@@ -33,7 +33,10 @@ test('Q1: with the JS thread blocked the queue fills to maxEvents and no further
   for (let i = 0; i < 100_000; i++) full()
   expect(deepest).toBe(64)
   expect(heard).toBe(0)
-  await until(() => heard > 10_000, () => runtime.stats())
+  await until(
+    () => heard > 10_000,
+    () => runtime.stats(),
+  )
   flood.stop()
   expect(runtime.stats().queue).toMatchObject({ highWater: 64, capacity: 64, dropped: 0 })
 })
@@ -51,9 +54,15 @@ test('Q3, Q11: a million numbered events of eight handles arrive once each, in o
     heard++
   })
   flood.start()
-  await until(() => heard >= 1_000_000, () => ({ heard, posted: flood.posted(), ...runtime.stats() }))
+  await until(
+    () => heard >= 1_000_000,
+    () => ({ heard, posted: flood.posted(), ...runtime.stats() }),
+  )
   // Nothing is behind them.
-  await until(() => coreOf(runtime).take() === 0, () => runtime.stats())
+  await until(
+    () => coreOf(runtime).take() === 0,
+    () => runtime.stats(),
+  )
   expect(wrong.slice(0, 3)).toEqual([])
   expect([...next.values()]).toEqual(flood.ids.map(() => 125_000))
   expect(heard).toBe(flood.posted())
@@ -73,7 +82,10 @@ test('Q4: with four producers and four workers every callback runs on this threa
   flood.start()
   const here = () => void seen.add(door.threadId())
   await Promise.all(Array.from({ length: 50 }, () => runWork(runtime, {}, { onProgress: here }).then(here)))
-  await until(() => heard === 20_000, () => ({ heard, posted: flood.posted() }))
+  await until(
+    () => heard === 20_000,
+    () => ({ heard, posted: flood.posted() }),
+  )
   expect([...seen]).toEqual([door.threadId()])
   expect(new Set(flood.threadIds()).size).toBe(4)
   expect(flood.threadIds()).not.toContain(door.threadId())
@@ -85,9 +97,15 @@ test('Q6: ten thousand posts before the loop turns make one wake-up', async () =
   let heard = 0
   listen(runtime, flood.ids, () => heard++)
   flood.start()
-  blockUntil(() => flood.posted() === 10_000, () => ({ posted: flood.posted(), ...runtime.stats().queue }))
+  blockUntil(
+    () => flood.posted() === 10_000,
+    () => ({ posted: flood.posted(), ...runtime.stats().queue }),
+  )
   expect(runtime.stats().queue).toMatchObject({ wakeups: 1, depth: 10_000 })
-  await until(() => heard === 10_000, () => ({ heard, ...runtime.stats() }))
+  await until(
+    () => heard === 10_000,
+    () => ({ heard, ...runtime.stats() }),
+  )
   expect(runtime.stats().queue.wakeups).toBe(1)
 })
 
@@ -120,7 +138,10 @@ test('Q8: under an endless flood timers and I/O have their turn between passes',
   let heard = 0
   listen(runtime, flood.ids, () => heard++)
   flood.start()
-  await until(() => heard > 1_000, () => runtime.stats())
+  await until(
+    () => heard > 1_000,
+    () => runtime.stats(),
+  )
   const before = runtime.stats().drain.events
   for (let timer = 0; timer < 20; timer++) await new Promise((resolve) => setTimeout(resolve, 5))
   expect(runtime.stats().drain.events, 'the flood went on meanwhile').toBeGreaterThan(before)
@@ -142,7 +163,10 @@ test('Q8: slow listeners cut a pass short, so that the loop turns after a handfu
     heard++
   })
   flood.start()
-  blockUntil(() => flood.posted() === 256, () => flood.posted())
+  blockUntil(
+    () => flood.posted() === 256,
+    () => flood.posted(),
+  )
   while (heard < 256) {
     await turn()
     perTurn.push(inThisTurn)
@@ -185,10 +209,16 @@ test('Q16: a loop blocked for a second loses and reorders nothing, and calls not
   const gate = newGate()
   const works = [runWork(runtime, { gate }), runWork(runtime, { gate })]
   flood.start()
-  await until(() => heard > 1_000 && door.waitingAtGate() === 2, () => ({ heard, waiting: door.waitingAtGate() }))
+  await until(
+    () => heard > 1_000 && door.waitingAtGate() === 2,
+    () => ({ heard, waiting: door.waitingAtGate() }),
+  )
   door.openGate(gate)
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 1_000)
-  await until(() => heard === 200_000, () => ({ heard, posted: flood.posted(), ...runtime.stats() }))
+  await until(
+    () => heard === 200_000,
+    () => ({ heard, posted: flood.posted(), ...runtime.stats() }),
+  )
   expect(wrong).toBe(0)
   expect(await settled(Promise.all(works))).toEqual({ status: 'fulfilled', value: [42, 42] })
   expect(drainOf(runtime).stats.events).toBeGreaterThanOrEqual(200_000)
@@ -199,11 +229,17 @@ test('Q17: reports that nobody could read are one event, the newest, and none fo
   const gate = newGate()
   const seen: unknown[] = []
   const work = runWork(runtime, { gate }, { onProgress: ({ phase, done }) => seen.push([phase, done]) })
-  blockUntil(() => door.waitingAtGate() === 1, () => door.waitingAtGate())
+  blockUntil(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
   door.openGate(gate)
   // Both reports and the completion are behind us: the progress is one record.
   const settledFirst = runWork(runtime)
-  blockUntil(() => coreOf(runtime).depth() >= 2 && door.waitingAtGate() === 0, () => runtime.stats().queue)
+  blockUntil(
+    () => coreOf(runtime).depth() >= 2 && door.waitingAtGate() === 0,
+    () => runtime.stats().queue,
+  )
   await work
   seen.push('settled')
   await settledFirst

@@ -27,13 +27,19 @@ test('Q5, H25: inside a listener stats(), a submission and close() return, and t
     inside.work = runWork(runtime)
     const before = flood.posted()
     // A batch was taken just now: its slots are free, and this thread is busy.
-    blockUntil(() => flood.posted() > before || coreOf(runtime).depth() >= 64, () => runtime.stats())
+    blockUntil(
+      () => flood.posted() > before || coreOf(runtime).depth() >= 64,
+      () => runtime.stats(),
+    )
     expect(runtime.stats().queue.depth).toBeGreaterThan(0)
     inside.close = runtime.close()
     returned = true
   })
   flood.start()
-  await until(() => inside.close !== undefined, () => runtime.stats())
+  await until(
+    () => inside.close !== undefined,
+    () => runtime.stats(),
+  )
   expect(returned).toBe(true)
   expect(await settled(inside.close as Promise<void>)).toMatchObject({ status: 'fulfilled' })
   expect((await settled(inside.work as Promise<unknown>)).status).toMatch(/fulfilled|rejected/)
@@ -110,8 +116,14 @@ test('Q10: what completes while a listener runs is dispatched after it returned'
           second ??= runWork(runtime, {}, { onProgress: () => enter('second', () => {}) })
           door.openGate(gate)
           // Its own next report and completion come up behind it.
-          blockUntil(() => door.waitingAtGate() === 0, () => runtime.stats())
-          blockUntil(() => coreOf(runtime).depth() > 0 || done === 2, () => runtime.stats())
+          blockUntil(
+            () => door.waitingAtGate() === 0,
+            () => runtime.stats(),
+          )
+          blockUntil(
+            () => coreOf(runtime).depth() > 0 || done === 2,
+            () => runtime.stats(),
+          )
         }),
     },
   )
@@ -133,9 +145,15 @@ test('Q26: a callback and a settlement see the context of the call that made the
       ),
     ),
   )
-  await until(() => runtime.stats().handles.live === 100 && door.waitingAtGate() === 2, () => runtime.stats())
+  await until(
+    () => runtime.stats().handles.live === 100 && door.waitingAtGate() === 2,
+    () => runtime.stats(),
+  )
   storage.run(-1, () => door.openGate(gate))
-  blockUntil(() => coreOf(runtime).depth() >= 200 - 4, () => runtime.stats().queue)
+  blockUntil(
+    () => coreOf(runtime).depth() >= 200 - 4,
+    () => runtime.stats().queue,
+  )
   await storage.run(-2, () => Promise.all(works))
   expect(seen.length).toBeGreaterThanOrEqual(200)
   expect(seen.filter(([, index, store]) => store !== index)).toEqual([])
@@ -164,11 +182,17 @@ test('Q21: closing one runtime, or blocking its listeners, leaves the events of 
     return flood
   })
   for (const flood of floods) flood.start()
-  await until(() => counts.every((count) => count > 100), () => counts)
+  await until(
+    () => counts.every((count) => count > 100),
+    () => counts,
+  )
   await closing.close()
   floods[0]?.stop()
   const [closedAt, freeAt] = [counts[0], counts[2] ?? 0]
-  await until(() => (counts[2] ?? 0) > freeAt + 1000, () => counts)
+  await until(
+    () => (counts[2] ?? 0) > freeAt + 1000,
+    () => counts,
+  )
   expect(counts[0]).toBe(closedAt)
   expect(await runWork(free)).toBe(42)
   expect(await runWork(blocked)).toBe(42)
