@@ -9,6 +9,8 @@ namespace sluicebox::image {
 namespace {
 
 constexpr std::uint64_t kLongestRange = 64u << 20;
+// One question's worth of metadata stays small (8 MiB at 64 KiB clusters), so that a cancel is heard in between.
+constexpr std::uint64_t kLongestQuestion = std::uint64_t{64} << 30;
 
 // One file in one format has one backing, so from the first layer that both chains hold, they hold the same ones.
 std::pair<std::size_t, std::size_t> shared_tail(const std::vector<Layer>& old_chain,
@@ -28,6 +30,7 @@ std::pair<std::size_t, std::size_t> shared_tail(const std::vector<Layer>& old_ch
 
 std::vector<Block*> blocks_of(const std::vector<Layer>& layers) {
   std::vector<Block*> blocks;
+  blocks.reserve(layers.size());
   for (const Layer& layer : layers) blocks.push_back(layer.block.get());
   return blocks;
 }
@@ -46,7 +49,7 @@ Result<bool> DifferingRanges::enter_unallocated_run() {
   while (position_ >= run_end_) {
     if (position_ >= overlay_.size()) return false;
     TRY(cancel_.check());
-    const BlockStatus status = TRY(overlay_.status(position_, overlay_.size() - position_));
+    const BlockStatus status = TRY(overlay_.status(position_, std::min(overlay_.size() - position_, kLongestQuestion)));
     if (status.mapping == Mapping::kUnallocated) {
       run_end_ = position_ + status.length;
     } else {
@@ -66,10 +69,11 @@ Result<std::optional<DiskRange>> DifferingRanges::next() {
   std::optional<DiskRange> range;
   while (TRY(enter_unallocated_run())) {
     TRY(cancel_.check());
-    const ChainView::Extent before = TRY(old_.status(position_, run_end_ - position_));
+    const ChainView::Extent before = TRY(old_.status(position_, std::min(run_end_ - position_, kLongestQuestion)));
     const ChainView::Extent after = TRY(new_.status(position_, before.length));
-    const std::uint64_t step = std::min(after.length, kLongestRange);
-    if (!same(before, after)) {
+    const bool alike = same(before, after);
+    const std::uint64_t step = alike ? after.length : std::min(after.length, kLongestRange);
+    if (!alike) {
       const std::uint64_t first = align_down(position_, unit);
       const std::uint64_t last = checked_align_up(position_ + step, unit).value_or(overlay_.size());
       if (!range) range = DiskRange{.offset = first, .length = 0};

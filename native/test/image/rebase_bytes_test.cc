@@ -205,8 +205,7 @@ TEST_CASE("chains that share a tail are compared only above it, and the answer i
   // old <- middle <- overlay2, and overlay2 moves from middle to old.
   const std::string middle = fixture.directory.file("middle");
   const std::string top = fixture.directory.file("top");
-  for (const auto& [path, backing, format] :
-       {std::tuple{middle, "old", "raw"}, std::tuple{top, "middle", "qcow2"}}) {
+  for (const auto& [path, backing, format] : {std::tuple{middle, "old", "raw"}, std::tuple{top, "middle", "qcow2"}}) {
     fixture.must(testing::qemu_img({"create", "-q", "-f", "qcow2", "-b", backing, "-F", format, path, "4M"}));
   }
   fixture.must(testing::qemu_io(middle, "qcow2", {"write -P 0x77 1M 64k"}));
