@@ -38,11 +38,16 @@ std::vector<Block*> blocks_of(const std::vector<Layer>& layers) {
 DifferingRanges::DifferingRanges(Block& overlay, const std::vector<Layer>& old_chain,
                                  const std::vector<Layer>& new_chain, const CancelToken& cancel)
     : overlay_(overlay),
-      old_(blocks_of(old_chain), overlay.size()),
-      new_(blocks_of(new_chain), overlay.size()),
-      old_tail_(shared_tail(old_chain, new_chain).first),
-      new_tail_(shared_tail(old_chain, new_chain).second),
+      old_(make_side(old_chain, shared_tail(old_chain, new_chain).first, overlay.size())),
+      new_(make_side(new_chain, shared_tail(old_chain, new_chain).second, overlay.size())),
       cancel_(cancel) {}
+
+DifferingRanges::Side DifferingRanges::make_side(const std::vector<Layer>& chain, std::size_t own_layers,
+                                                 std::uint64_t size) {
+  std::vector<Block*> whole = blocks_of(chain);
+  std::vector<Block*> own(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(own_layers));
+  return {.own_layers = own_layers, .own = ChainView(std::move(own), size), .whole = ChainView(std::move(whole), size)};
+}
 
 // Moves on to where the overlay has nothing; false at the end of the disk.
 Result<bool> DifferingRanges::enter_unallocated_run() {
@@ -59,9 +64,16 @@ Result<bool> DifferingRanges::enter_unallocated_run() {
   return true;
 }
 
-bool DifferingRanges::same(const ChainView::Extent& before, const ChainView::Extent& after) const {
-  if (before.zero && after.zero) return true;
-  return before.depth >= old_tail_ && after.depth >= new_tail_ && before.depth - old_tail_ == after.depth - new_tail_;
+// Where both chains show their shared tail they are the same, whatever it holds: its metadata is not even looked at.
+Result<DifferingRanges::Step> DifferingRanges::compare_status() {
+  ChainView::Extent before = TRY(old_.own.status(position_, std::min(run_end_ - position_, kLongestQuestion)));
+  ChainView::Extent after = TRY(new_.own.status(position_, before.length));
+  const bool old_tail = old_.shows_tail(before);
+  const bool new_tail = new_.shows_tail(after);
+  if (old_tail && new_tail) return Step{.same = true, .length = after.length};
+  if (old_tail) before = TRY(old_.whole.status(position_, after.length));
+  if (new_tail) after = TRY(new_.whole.status(position_, after.length));
+  return Step{.same = before.zero && after.zero, .length = std::min(before.length, after.length)};
 }
 
 Result<std::optional<DiskRange>> DifferingRanges::next() {
@@ -69,10 +81,8 @@ Result<std::optional<DiskRange>> DifferingRanges::next() {
   std::optional<DiskRange> range;
   while (TRY(enter_unallocated_run())) {
     TRY(cancel_.check());
-    const ChainView::Extent before = TRY(old_.status(position_, std::min(run_end_ - position_, kLongestQuestion)));
-    const ChainView::Extent after = TRY(new_.status(position_, before.length));
-    const bool alike = same(before, after);
-    const std::uint64_t step = alike ? after.length : std::min(after.length, kLongestRange);
+    const auto [alike, shown] = TRY(compare_status());
+    const std::uint64_t step = alike ? shown : std::min(shown, kLongestRange);
     if (!alike) {
       const std::uint64_t first = align_down(position_, unit);
       const std::uint64_t last = checked_align_up(position_ + step, unit).value_or(overlay_.size());
