@@ -12,7 +12,7 @@ export interface Timers {
 }
 
 const DELAY_MS = 5
-const TIMERS = 150
+const TIMERS = 100
 
 const { EventFlood } = await testing()
 const runtime = new Runtime()
