@@ -2,10 +2,11 @@
 import { parseArgs } from 'node:util'
 import type { Figure, Spread } from './measure.js'
 import { queue } from './queue.js'
+import { rebase } from './rebase.js'
 import { machine } from './support/machine.js'
 
 export type Suite = (rounds: number) => Promise<Figure[]>
-const suites: Record<string, Suite> = { queue }
+const suites: Record<string, Suite> = { queue, rebase }
 const ROUNDS = 7
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } })

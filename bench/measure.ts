@@ -23,7 +23,7 @@ export interface Goal {
   readonly unit: string
   readonly peer: string
   /** '>= 6' or '<= 4'. */
-  readonly goal: `${'>=' | '<='} ${number}` | '0'
+  readonly goal: `${'>=' | '<='} ${number}`
 }
 
 /** Runs both sides `rounds` times; who goes first changes each time, so that a machine that slows down is fair to both. */

@@ -1,81 +1,121 @@
 // The queue's figures: events and output of many handles under load, and what a flood does to memory, order and timers.
-import { alternate, cost, type Figure, type Goal, speed, spread } from './measure.js'
+import { alternate, cost, type Figure, type Goal, judge, type Spread, speed, spread } from './measure.js'
+import type { Flooded } from './queue/flood.js'
 import type { Load, Measured } from './queue/side.js'
+import type { Timers } from './queue/timers.js'
 import { inChild } from './support/child.js'
 
-const side = new URL('queue/side.js', import.meta.url)
-const TSFN = 'one ThreadSafeFunction call for each'
+const EACH_EVENT = 'one ThreadSafeFunction call for each event'
+const EACH_CHUNK = 'one ThreadSafeFunction call for each chunk'
+
+type Work = Omit<Load, 'side'>
+/** As many handles as fill half of a queue of the default capacity, whatever the number of producers. */
+const ONE_PRODUCER: Work = { producers: 1, handles: 32, count: 1_024_000, chunk: 0 }
+const FOUR_PRODUCERS: Work = { producers: 4, handles: 8, count: 256_000, chunk: 0 }
+/** Two executions' output and error streams. */
+const SMALL_CHUNKS: Work = { producers: 1, handles: 4, count: 240_000, chunk: 64 }
+const BIG_CHUNKS: Work = { producers: 1, handles: 4, count: 24_000, chunk: 4096 }
 
 export async function queue(rounds: number): Promise<Figure[]> {
+  const one = await measure(rounds, ONE_PRODUCER)
+  const four = await measure(rounds, FOUR_PRODUCERS)
+  const small = await measure(rounds, SMALL_CHUNKS)
+  const big = await measure(rounds, BIG_CHUNKS)
+  const unit = 'ratio'
   return [
-    ...(await oneProducer(rounds)),
-    await throughput(
-      rounds,
-      { name: 'queue.events_four_producers', unit: 'ratio', peer: `${TSFN} event`, goal: '>= 4' },
-      { producers: 4, handles: 2, count: 200_000, chunk: 0 },
-    ),
-    await throughput(
-      rounds,
-      { name: 'queue.lanes_64b', unit: 'ratio', peer: `${TSFN} chunk`, goal: '>= 10' },
-      { producers: 1, handles: 4, count: 800_000, chunk: 64 },
-    ),
-    await throughput(
-      rounds,
-      { name: 'queue.lanes_4k', unit: 'ratio', peer: `${TSFN} chunk`, goal: '>= 1.3' },
-      { producers: 1, handles: 4, count: 100_000, chunk: 4096 },
-    ),
-  ]
-}
-
-async function oneProducer(rounds: number): Promise<Figure[]> {
-  const peer = `${TSFN} event`
-  const { ours, theirs } = await measure(rounds, { producers: 1, handles: 8, count: 800_000, chunk: 0 })
-  return [
+    speed({ name: 'queue.events_per_second', unit, peer: EACH_EVENT, goal: '>= 6' }, one.ours.time, one.theirs.time),
+    cost({ name: 'queue.cpu_per_event', unit, peer: EACH_EVENT, goal: '<= 0.18' }, one.ours.cpu, one.theirs.cpu),
     speed(
-      { name: 'queue.events_per_second', unit: 'ratio', peer, goal: '>= 6' },
-      spread(
-        ours.map(({ ns }) => ns),
-        'ns per event',
-      ),
-      spread(
-        theirs.map(({ ns }) => ns),
-        'ns per event',
-      ),
+      { name: 'queue.events_four_producers', unit, peer: EACH_EVENT, goal: '>= 4' },
+      four.ours.time,
+      four.theirs.time,
     ),
-    cost(
-      { name: 'queue.cpu_per_event', unit: 'ratio', peer, goal: '<= 0.18' },
-      spread(
-        ours.map(({ cpuNs }) => cpuNs),
-        'ns per event',
-      ),
-      spread(
-        theirs.map(({ cpuNs }) => cpuNs),
-        'ns per event',
-      ),
+    speed({ name: 'queue.lanes_64b', unit, peer: EACH_CHUNK, goal: '>= 10' }, small.ours.time, small.theirs.time),
+    speed({ name: 'queue.lanes_4k', unit, peer: EACH_CHUNK, goal: '>= 1.3' }, big.ours.time, big.theirs.time),
+    ...(await flooded(rounds)),
+    await timers(rounds),
+  ]
+}
+
+interface Side {
+  readonly time: Spread
+  readonly cpu: Spread
+}
+
+async function measure(rounds: number, work: Work): Promise<{ ours: Side; theirs: Side }> {
+  const side = new URL('queue/side.js', import.meta.url)
+  const { ours, theirs } = await alternate(
+    rounds,
+    () => inChild<Measured>(side, { ...work, side: 'ours' }),
+    () => inChild<Measured>(side, { ...work, side: 'theirs' }),
+  )
+  const unit = work.chunk > 0 ? 'ns per chunk' : 'ns per event'
+  const sideOf = (all: Measured[]): Side => ({
+    time: spread(
+      all.map(({ ns }) => ns),
+      unit,
+    ),
+    cpu: spread(
+      all.map(({ cpuNs }) => cpuNs),
+      unit,
+    ),
+  })
+  return { ours: sideOf(ours), theirs: sideOf(theirs) }
+}
+
+async function flooded(rounds: number): Promise<Figure[]> {
+  const child = new URL('queue/flood.js', import.meta.url)
+  const { ours, theirs } = await alternate(
+    rounds,
+    () => inChild<Flooded>(child, { side: 'ours' }),
+    () => inChild<Flooded>(child, { side: 'theirs' }),
+  )
+  const growth = spread(
+    ours.map(({ rssGrowthMib }) => rssGrowthMib),
+    'MiB',
+  )
+  const peerGrowth = spread(
+    theirs.map(({ rssGrowthMib }) => rssGrowthMib),
+    'MiB',
+  )
+  const wrong = ours.map((round) => round.wrong)
+  const memory: Goal = { name: 'queue.flood_rss_growth_mib', unit: 'MiB', peer: EACH_EVENT, goal: '<= 4' }
+  const order: Goal = {
+    name: 'queue.flood_lost',
+    unit: 'events',
+    peer: 'the numbers that the producers gave them',
+    goal: '<= 0',
+  }
+  return [
+    judge(memory, growth.median, growth, peerGrowth),
+    // The sum, not the median: once is too often.
+    judge(
+      order,
+      wrong.reduce((sum, each) => sum + each, 0),
+      spread(wrong, 'events'),
     ),
   ]
 }
 
-async function throughput(rounds: number, goal: Goal, load: Omit<Load, 'side'>): Promise<Figure> {
-  const { ours, theirs } = await measure(rounds, load)
-  const unit = load.chunk > 0 ? 'ns per chunk' : 'ns per event'
-  return speed(
-    goal,
-    spread(
-      ours.map(({ ns }) => ns),
-      unit,
-    ),
-    spread(
-      theirs.map(({ ns }) => ns),
-      unit,
-    ),
+async function timers(rounds: number): Promise<Figure> {
+  const goal: Goal = { name: 'queue.timer_delay_ms', unit: 'ms', peer: 'the same timers in an idle loop', goal: '<= 2' }
+  const child = new URL('queue/timers.js', import.meta.url)
+  const all: Timers[] = []
+  for (let round = 0; round < rounds; round++) all.push(await inChild<Timers>(child, {}))
+  const beyond = spread(
+    all.map(({ floodedMs, idleMs }) => floodedMs - idleMs),
+    'ms',
   )
-}
-
-function measure(rounds: number, load: Omit<Load, 'side'>): Promise<{ ours: Measured[]; theirs: Measured[] }> {
-  return alternate(
-    rounds,
-    () => inChild<Measured>(side, { ...load, side: 'ours' }),
-    () => inChild<Measured>(side, { ...load, side: 'theirs' }),
+  return judge(
+    goal,
+    beyond.median,
+    spread(
+      all.map(({ floodedMs }) => floodedMs),
+      'ms',
+    ),
+    spread(
+      all.map(({ idleMs }) => idleMs),
+      'ms',
+    ),
   )
 }

@@ -10,6 +10,7 @@ export interface Sink {
 export interface Drain {
   readonly core: object
   add(id: number, sink: Sink): void
+  remove(id: number): void
   hold(): void
   release(): void
 }

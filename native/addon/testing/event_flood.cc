@@ -45,12 +45,12 @@ void produce(Producer& producer, Shared& shared) {
   std::uint64_t made = 0;
   while (producer.count == 0 || made < producer.count) {
     const auto channel = static_cast<std::uint32_t>(number % producer.channels);
+    const event_queue::Record record{.kind = event_queue::RecordKind::kControl,
+                                     .flags = static_cast<std::uint8_t>(number % kKinds),
+                                     .value = number};
     for (const auto& source : producer.sources) {
       // Relaxed: a late look posts a few events more.
       if (shared.stop.load(std::memory_order_relaxed)) return;
-      const event_queue::Record record{.kind = event_queue::RecordKind::kControl,
-                                       .flags = static_cast<std::uint8_t>(number % kKinds),
-                                       .value = number};
       event_queue::Posted posted = source->post(channel, record);
       while (posted == event_queue::Posted::kCoalesced) {
         // Tried once more after the mark was read: a take between the two would else be waited for in vain.

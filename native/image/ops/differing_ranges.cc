@@ -9,6 +9,8 @@ namespace sluicebox::image {
 namespace {
 
 constexpr std::uint64_t kLongestRange = 64u << 20;
+// One question's worth of metadata stays small (8 MiB at 64 KiB clusters), so that a cancel is heard in between.
+constexpr std::uint64_t kLongestQuestion = std::uint64_t{64} << 30;
 
 // One file in one format has one backing, so from the first layer that both chains hold, they hold the same ones.
 std::pair<std::size_t, std::size_t> shared_tail(const std::vector<Layer>& old_chain,
@@ -28,6 +30,7 @@ std::pair<std::size_t, std::size_t> shared_tail(const std::vector<Layer>& old_ch
 
 std::vector<Block*> blocks_of(const std::vector<Layer>& layers) {
   std::vector<Block*> blocks;
+  blocks.reserve(layers.size());
   for (const Layer& layer : layers) blocks.push_back(layer.block.get());
   return blocks;
 }
@@ -35,18 +38,23 @@ std::vector<Block*> blocks_of(const std::vector<Layer>& layers) {
 DifferingRanges::DifferingRanges(Block& overlay, const std::vector<Layer>& old_chain,
                                  const std::vector<Layer>& new_chain, const CancelToken& cancel)
     : overlay_(overlay),
-      old_(blocks_of(old_chain), overlay.size()),
-      new_(blocks_of(new_chain), overlay.size()),
-      old_tail_(shared_tail(old_chain, new_chain).first),
-      new_tail_(shared_tail(old_chain, new_chain).second),
+      old_(make_side(old_chain, shared_tail(old_chain, new_chain).first, overlay.size())),
+      new_(make_side(new_chain, shared_tail(old_chain, new_chain).second, overlay.size())),
       cancel_(cancel) {}
+
+DifferingRanges::Side DifferingRanges::make_side(const std::vector<Layer>& chain, std::size_t own_layers,
+                                                 std::uint64_t size) {
+  std::vector<Block*> whole = blocks_of(chain);
+  std::vector<Block*> own(whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(own_layers));
+  return {.own_layers = own_layers, .own = ChainView(std::move(own), size), .whole = ChainView(std::move(whole), size)};
+}
 
 // Moves on to where the overlay has nothing; false at the end of the disk.
 Result<bool> DifferingRanges::enter_unallocated_run() {
   while (position_ >= run_end_) {
     if (position_ >= overlay_.size()) return false;
     TRY(cancel_.check());
-    const BlockStatus status = TRY(overlay_.status(position_, overlay_.size() - position_));
+    const BlockStatus status = TRY(overlay_.status(position_, std::min(overlay_.size() - position_, kLongestQuestion)));
     if (status.mapping == Mapping::kUnallocated) {
       run_end_ = position_ + status.length;
     } else {
@@ -56,9 +64,16 @@ Result<bool> DifferingRanges::enter_unallocated_run() {
   return true;
 }
 
-bool DifferingRanges::same(const ChainView::Extent& before, const ChainView::Extent& after) const {
-  if (before.zero && after.zero) return true;
-  return before.depth >= old_tail_ && after.depth >= new_tail_ && before.depth - old_tail_ == after.depth - new_tail_;
+// Where both chains show their shared tail they are the same, whatever it holds: its metadata is not even looked at.
+Result<DifferingRanges::Step> DifferingRanges::compare_status() {
+  ChainView::Extent before = TRY(old_.own.status(position_, std::min(run_end_ - position_, kLongestQuestion)));
+  ChainView::Extent after = TRY(new_.own.status(position_, before.length));
+  const bool old_tail = old_.shows_tail(before);
+  const bool new_tail = new_.shows_tail(after);
+  if (old_tail && new_tail) return Step{.same = true, .length = after.length};
+  if (old_tail) before = TRY(old_.whole.status(position_, after.length));
+  if (new_tail) after = TRY(new_.whole.status(position_, after.length));
+  return Step{.same = before.zero && after.zero, .length = std::min(before.length, after.length)};
 }
 
 Result<std::optional<DiskRange>> DifferingRanges::next() {
@@ -66,10 +81,9 @@ Result<std::optional<DiskRange>> DifferingRanges::next() {
   std::optional<DiskRange> range;
   while (TRY(enter_unallocated_run())) {
     TRY(cancel_.check());
-    const ChainView::Extent before = TRY(old_.status(position_, run_end_ - position_));
-    const ChainView::Extent after = TRY(new_.status(position_, before.length));
-    const std::uint64_t step = std::min(after.length, kLongestRange);
-    if (!same(before, after)) {
+    const auto [alike, shown] = TRY(compare_status());
+    const std::uint64_t step = alike ? shown : std::min(shown, kLongestRange);
+    if (!alike) {
       const std::uint64_t first = align_down(position_, unit);
       const std::uint64_t last = checked_align_up(position_ + step, unit).value_or(overlay_.size());
       if (!range) range = DiskRange{.offset = first, .length = 0};

@@ -18,8 +18,9 @@ struct DiskRange {
   std::uint64_t length = 0;
 };
 
-// Walks the disk in order and yields the ranges, in whole allocation units of the overlay, that the overlay does not
-// cover and whose bytes may differ between the two chains: not where both are zero, nor where both show the same layer.
+// A value: a copy goes on from where the original stood. Walks the disk in order and yields the ranges, in whole
+// allocation units of the overlay, that the overlay does not cover and whose bytes may differ between the two chains:
+// not where both are zero, nor where both show the same layer.
 class DifferingRanges {
  public:
   // Borrows everything. The overlay may be written behind the walk, not ahead of it.
@@ -30,12 +31,23 @@ class DifferingRanges {
   Result<std::optional<DiskRange>> next();
 
  private:
+  // One of the two chains: what it has above the files that both share, and all of it.
+  struct Side {
+    std::size_t own_layers;
+    ChainView own, whole;
+    bool shows_tail(const ChainView::Extent& extent) const { return extent.depth == own_layers; }
+  };
+  static Side make_side(const std::vector<Layer>& chain, std::size_t own_layers, std::uint64_t size);
+
   Result<bool> enter_unallocated_run();
-  bool same(const ChainView::Extent& before, const ChainView::Extent& after) const;
+  struct Step {
+    bool same = false;
+    std::uint64_t length = 0;
+  };
+  Result<Step> compare_status();
 
   Block& overlay_;
-  ChainView old_, new_;
-  std::size_t old_tail_, new_tail_;  // the layer from which on both chains are the same files
+  Side old_, new_;
   const CancelToken& cancel_;
   std::uint64_t position_ = 0;
   std::uint64_t run_end_ = 0;  // of the overlay's unallocated run around position_

@@ -79,8 +79,11 @@ Result<NewFile> NewFile::begin(const std::string& path, bool overwrite, Operatio
 
 Status NewFile::open_staging(Staging staging) {
   if (staging == Staging::kAnonymous) {
-    fd_ = UniqueFd(::openat(directory_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kMode));
-    if (fd_.valid()) return {};
+    const int fd = ::openat(directory_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kMode);
+    if (fd >= 0) {
+      fd_ = UniqueFd(fd);
+      return {};
+    }
     // EISDIR and ENOENT: kernels and file systems that do not know the flag.
     if (errno != EOPNOTSUPP && errno != EISDIR && errno != ENOENT && errno != EINVAL) {
       return os_error(errno, "cannot create " + printable(path_), path_);

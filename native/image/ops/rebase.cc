@@ -1,6 +1,7 @@
 #include "image/ops/rebase.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "image/chain.h"
 #include "image/open_file.h"
@@ -77,29 +78,47 @@ Result<Chains> open_chains(const Layer& overlay, const Reference& wanted, Operat
   return chains;
 }
 
-// How many bytes have to be compared: the total of the progress to come.
-Result<std::uint64_t> plan(Block& overlay, const Chains& chains, OperationContext& context) {
-  DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
-  std::uint64_t total = 0;
+// The ranges to compare: those found first are kept, and where they are many the walk goes on from there.
+struct Plan {
+  std::vector<DiskRange> ranges;
+  std::optional<DifferingRanges> rest;
+  std::uint64_t total = 0;  // bytes
+};
+constexpr std::size_t kMostKept = 1u << 14;
+
+Result<Plan> plan(Block& overlay, const Chains& chains, OperationContext& context) {
+  DifferingRanges walk(overlay, chains.before, chains.after, context.cancel);
+  Plan plan;
   report(context, "plan", 0, std::nullopt);
-  while (const std::optional<DiskRange> range = TRY(ranges.next())) total += range->length;
-  return total;
+  while (true) {
+    if (!plan.rest && plan.ranges.size() == kMostKept) plan.rest.emplace(walk);
+    const std::optional<DiskRange> range = TRY(walk.next());
+    if (!range) break;
+    if (!plan.rest) plan.ranges.push_back(*range);
+    plan.total += range->length;
+  }
+  return plan;
 }
 
 Result<FillCounts> fill_overlay(Block& overlay, const Chains& chains, bool write, OperationContext& context) {
-  const std::uint64_t total = TRY(plan(overlay, chains, context));
-  // Views of their own: the walk below runs ahead of the reads, and each remembers where it is.
+  Plan planned = TRY(plan(overlay, chains, context));
   OverlayFiller filler(overlay, ChainView(blocks_of(chains.before), overlay.size()),
                        ChainView(blocks_of(chains.after), overlay.size()), write);
-  DifferingRanges ranges(overlay, chains.before, chains.after, context.cancel);
-  report(context, "compare", 0, total);
-  while (const std::optional<DiskRange> range = TRY(ranges.next())) {
-    for (std::uint64_t at = 0; at < range->length; at += filler.window()) {
+  const auto fill = [&](DiskRange range) -> Status {
+    for (std::uint64_t at = 0; at < range.length; at += filler.window()) {
       TRY(context.cancel.check());
-      const std::uint64_t length = std::min(filler.window(), range->length - at);
-      TRY(filler.fill({.offset = range->offset + at, .length = length}));
-      report(context, "compare", filler.counts().bytes_compared, total);
+      const std::uint64_t length = std::min(filler.window(), range.length - at);
+      TRY(filler.fill({.offset = range.offset + at, .length = length}));
+      report(context, "compare", filler.counts().bytes_compared, planned.total);
     }
+    return {};
+  };
+  report(context, "compare", 0, planned.total);
+  for (const DiskRange& range : planned.ranges) TRY(fill(range));
+  while (planned.rest) {
+    const std::optional<DiskRange> range = TRY(planned.rest->next());
+    if (!range) break;
+    TRY(fill(*range));
   }
   return filler.counts();
 }

@@ -40,7 +40,8 @@ void touch(const std::string& path) {
 
 }  // namespace
 
-TEST_CASE("I41: absolute, .. and symlink escapes are refused, with a hint that names allowPaths, and open when allowed") {
+TEST_CASE(
+    "I41: absolute, .. and symlink escapes are refused, with a hint that names allowPaths, and open when allowed") {
   const TempDir directory, elsewhere;
   touch(elsewhere.file("secret"));
   const std::string name = std::filesystem::path(elsewhere.path()).filename().string();

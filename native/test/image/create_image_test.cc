@@ -137,6 +137,18 @@ TEST_CASE("I13 I53: a cancelled create leaves nothing") {
   CHECK(files_in(directory).empty());
 }
 
+TEST_CASE("I13: overwriting through a symlink replaces the file that it leads to, and keeps the link") {
+  const TempDir directory;
+  write_text(directory.file("a"), "old");
+  std::filesystem::create_symlink("a", directory.file("link"));
+  CreateOptions options = qcow2(1 << 20);
+  options.overwrite = true;
+  Operation operation;
+  REQUIRE(create_image(directory.file("link"), options, operation.context).ok());
+  CHECK(std::filesystem::is_symlink(directory.file("link")));
+  CHECK(image_info(directory.file("a"), {}, operation.context).value().virtual_bytes == 1 << 20);
+}
+
 TEST_CASE("I39: an image in use is not replaced") {
   const TempDir directory;
   const std::string path = directory.file("a.qcow2");

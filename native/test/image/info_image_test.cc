@@ -82,10 +82,10 @@ TEST_CASE("I51: what cannot be read is still reported by info") {
   CHECK(specific(external, "data-file") == data_file);
   std::filesystem::remove(data_file);
   CHECK(image_info(directory.file("d"), {}, operation.context).ok());
-  const ImageInfo encrypted =
-      image_info(made("c", {"--object", "secret,id=s,data=x", "-o",
-                            "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"}),
-                 {}, operation.context).value();
+  const ImageInfo encrypted = image_info(made("c", {"--object", "secret,id=s,data=x", "-o",
+                                                    "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"}),
+                                         {}, operation.context)
+                                  .value();
   CHECK(encrypted.layer.encrypted);
   for (const char* name : {"e", "z", "d", "c"}) {
     CAPTURE(name);
@@ -122,7 +122,8 @@ TEST_CASE("I45: info of a huge image, and of one that claims huge tables, ends a
   const std::string path = directory.file("a.qcow2");
   Operation operation;
   REQUIRE(create_image(path, {.size = std::uint64_t{1} << 46, .format = Qcow2Create{.cluster_size = 2 << 20}},
-                       operation.context).ok());
+                       operation.context)
+              .ok());
   const auto begin = std::chrono::steady_clock::now();
   CHECK(image_info(path, {}, operation.context).ok());
   CHECK(std::chrono::steady_clock::now() - begin < std::chrono::milliseconds(500));

@@ -122,6 +122,17 @@ TEST_CASE("I38: a disk that runs full, or a sync that fails, is a typed error an
   }
 }
 
+TEST_CASE("I53: the copied data are durable before the rebase takes the step that a cancel cannot stop") {
+  const RebaseFixture fixture(small_shapes().front());
+  FaultPlan plan{.sync_fails_at = 0};
+  Operation operation;
+  operation.context.wrap_file = [&plan](std::unique_ptr<File> file) -> std::unique_ptr<File> {
+    return std::make_unique<FaultFile>(std::move(file), plan);
+  };
+  CHECK(rebase_image(fixture.overlay, fixture.onto_new(), operation.context).error().code == ErrorCode::kIo);
+  CHECK(operation.cancel.cancel());
+}
+
 TEST_CASE("I37: after any cut the same rebase, run again, ends well") {
   const RebaseFixture fixture(small_shapes().front());
   const std::string before = fixture.bytes(fixture.overlay);

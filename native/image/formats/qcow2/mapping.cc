@@ -42,14 +42,18 @@ class ExtentFinder {
  private:
   // Adds the clusters of one table up to `span_end`; false when the extent ended inside.
   Result<bool> scan(const CachedTable& table, std::uint64_t span_end) {
-    while (at_ < span_end) {
-      const std::uint64_t index = at_ % geometry_.l2_span() >> geometry_.cluster_bits;
-      const L2Entry entry = decode_l2(table.entry(index), geometry_, image_.header.version);
-      if (auto good = check_entry(image_, entry, table.offset() + index * 8); !good.ok()) {
-        if (started_) return false;
-        return std::move(good).error();
+    std::uint64_t index = at_ % geometry_.l2_span() >> geometry_.cluster_bits;
+    for (; at_ < span_end; ++index) {
+      const std::uint64_t raw = table.entry(index);
+      // Most entries of a sparse disk are 0: inside an unallocated extent they say nothing new.
+      if (raw != 0 || !started_ || extent_.kind != EntryKind::kUnallocated) {
+        const L2Entry entry = decode_l2(raw, geometry_, image_.header.version);
+        if (auto good = check_entry(image_, entry, table.offset() + index * 8); !good.ok()) {
+          if (started_) return false;
+          return std::move(good).error();
+        }
+        if (!accept(entry)) return false;
       }
-      if (!accept(entry)) return false;
       at_ = std::min(span_end, at_ - geometry_.in_cluster(at_) + geometry_.cluster());
     }
     return true;
