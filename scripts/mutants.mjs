@@ -16,6 +16,8 @@ const folder = mkdtempSync(join(tmpdir(), 'sluicebox-mutants-'))
 process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 copyTree()
 
+// All sound runs first: they share one build.
+const sound = new Map(ids.map((id) => [id, suiteOf(id)(ruleOf(id))]))
 let caught = 0
 for (const id of ids) {
   const verdict = tryMutant(id)
@@ -35,18 +37,26 @@ function copyTree() {
 }
 
 function tryMutant(id) {
-  const patch = join(root, 'test/mutants', `${id}.patch`)
-  const rule = id.replace(/-.*/, '') // H2-late.patch is a second mutant of H2
-  const inLib = /^\+\+\+ b\/(lib|native\/addon)\//m.test(readFileSync(patch, 'utf8'))
-  const suite = inLib ? sdkSuite : nativeSuite
-  const sound = suite(rule)
-  if (sound !== 'passed') return `MISSED: its test does not pass without the mutant (${sound})`
-  const applied = capture('git', ['apply', '--whitespace=nowarn', patch], { cwd: folder })
+  if (sound.get(id) !== 'passed') return `MISSED: its test does not pass without the mutant (${sound.get(id)})`
+  const applied = capture('git', ['apply', '--whitespace=nowarn', patchOf(id)], { cwd: folder })
   if (applied.code !== 0) return `MISSED: the patch does not apply: ${applied.stderr.trim()}`
-  const broken = suite(rule)
-  capture('git', ['apply', '-R', '--whitespace=nowarn', patch], { cwd: folder })
-  if (broken === 'failed') return `caught by ${inLib ? 'vitest' : 'native_tests'} "${rule}"`
-  return `MISSED: ${broken}`
+  const broken = suiteOf(id)(ruleOf(id))
+  capture('git', ['apply', '-R', '--whitespace=nowarn', patchOf(id)], { cwd: folder })
+  if (broken !== 'failed') return `MISSED: ${broken}`
+  return `caught by ${suiteOf(id) === sdkSuite ? 'vitest' : 'native_tests'} "${ruleOf(id)}"`
+}
+
+/** H2-late.patch is a second mutant of H2. */
+function ruleOf(id) {
+  return id.replace(/-.*/, '')
+}
+
+function suiteOf(id) {
+  return /^\+\+\+ b\/(lib|native\/addon)\//m.test(readFileSync(patchOf(id), 'utf8')) ? sdkSuite : nativeSuite
+}
+
+function patchOf(id) {
+  return join(root, 'test/mutants', `${id}.patch`)
 }
 
 function nativeSuite(rule) {

@@ -177,7 +177,7 @@ test.each(hostile)(
       () => images.rebase(path, { backing: null, format: 'qcow2' }),
       () => images.info(path, { format: 'qcow2' }),
     ]) {
-      const outcome = await settled(call(), 5_000)
+      const outcome = await settled<unknown>(call(), 5_000)
       if (outcome.status === 'fulfilled') expect(name).toMatch(/L1 table beyond|snapshots/)
       else expect(outcome.reason.code).toMatch(new RegExp(codes || 'IMAGE_FORMAT|IMAGE_CORRUPT'))
     }
@@ -190,7 +190,7 @@ test('S17: a hostile backing name is escaped in messages', async () => {
   const folder = makeFolder()
   await qemuImg('create', '-q', '-u', '-f', 'qcow2', '-b', 'x\u001b[31m\nred', '-F', 'raw', folder('image'), '1M')
   const error = (await rejection(images.info(folder('image'), { chain: true }))) as Error
-  expect(error.message).not.toMatch(/[\u0000-\u001f\u007f]/)
+  expect([...error.message].filter((each) => each < ' ' || each === '\u007f')).toEqual([])
   expect((await images.info(folder('image'))).backing?.path).toBe('x\u001b[31m\nred')
 })
 
