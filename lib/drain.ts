@@ -78,10 +78,13 @@ export class Drain {
 
   /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
+    if (count === 0) {
+      this.#afterPass(0)
+      return
+    }
     this.#next = 0
     this.#count = count
-    if (count > 0) this.#pass()
-    else this.#afterPass(0)
+    this.#pass()
   }
 
   readonly #pass = (): void => {
@@ -91,10 +94,10 @@ export class Drain {
     if (this.#next === this.#count) {
       this.#next = 0
       this.#count = this.core.take()
-    }
-    if (this.#count === 0) {
-      this.#afterPass(0)
-      return
+      if (this.#count === 0) {
+        this.#afterPass(0)
+        return
+      }
     }
     this.#dispatching = true
     const start = performance.now()

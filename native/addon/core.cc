@@ -14,6 +14,8 @@ namespace {
 constexpr std::size_t kBatch = 256;
 constexpr std::size_t kRecordWords = sizeof(event_queue::Record) / sizeof(std::uint32_t);
 constexpr std::chrono::milliseconds kTeardownWait{1000};
+// The queue's memory is had when it is made: a count beyond this would end the process, not the call.
+constexpr std::uint64_t kMaxEvents = 1 << 20;
 
 // The worker's side of one submitted operation. Whatever happens to it, complete() is called.
 class ImageTask final : public Task {
@@ -95,7 +97,7 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   const std::uint64_t workers = whole_of(options, "workers");
   const std::uint64_t max_events = whole_of(options, "maxEvents");
   if (workers < 1 || workers > 1024) throw Napi::RangeError::New(env, "workers: expected 1 to 1024");
-  if (max_events > UINT32_MAX) throw Napi::RangeError::New(env, "maxEvents: expected a 32-bit number");
+  if (max_events > kMaxEvents) throw Napi::RangeError::New(env, "maxEvents: expected at most 1048576");
 
   auto queue = event_queue::Queue::create(
       {.limits = {.max_events = static_cast<std::uint32_t>(max_events), .max_bytes = whole_of(options, "maxBytes")}});
@@ -109,29 +111,20 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   joined_ = false;
   queue_->attach_bell(bell_.get());
   // Added after the bell, so that it runs before the bell's function is torn down.
-  napi_add_env_cleanup_hook(
-      env,
-      [](void* self) {
-        auto* core = static_cast<Core*>(self);
-        core->hooked_ = false;
-        core->end(kTeardownWait);
-      },
-      this);
+  napi_add_env_cleanup_hook(env, &Core::environment_ends, this);
   hooked_ = true;
 }
 
 Core::~Core() {
-  if (hooked_) {
-    napi_remove_env_cleanup_hook(
-        Env(),
-        [](void* self) {
-          auto* core = static_cast<Core*>(self);
-          core->hooked_ = false;
-          core->end(kTeardownWait);
-        },
-        this);
-  }
+  // The same pair as was added: a hook is found by both.
+  if (hooked_) napi_remove_env_cleanup_hook(Env(), &Core::environment_ends, this);
   end(kTeardownWait);
+}
+
+void Core::environment_ends(void* self) {
+  auto* core = static_cast<Core*>(self);
+  core->hooked_ = false;
+  core->end(kTeardownWait);
 }
 
 bool Core::end(std::chrono::milliseconds wait) {
@@ -225,7 +218,10 @@ Napi::Value Core::shutdown(const Napi::CallbackInfo& info) {
   const double wait = info[0].IsNumber() ? info[0].As<Napi::Number>().DoubleValue() : 0;
   // NaN and negative numbers do not wait; an hour is longer than anybody waits.
   const auto bounded = wait > 0 ? std::min(wait, 3600000.0) : 0;
-  return Napi::Boolean::New(info.Env(), end(std::chrono::milliseconds(static_cast<std::int64_t>(bounded))));
+  const bool ended = end(std::chrono::milliseconds(static_cast<std::int64_t>(bounded)));
+  // It leads back to this object, which could otherwise never be collected. The bell no longer rings.
+  on_batch_.Reset();
+  return Napi::Boolean::New(info.Env(), ended);
 }
 
 Napi::Value Core::stats(const Napi::CallbackInfo& info) {

@@ -52,6 +52,8 @@ class Core final : public Napi::ObjectWrap<Core> {
   void answer();
   // The end, the same for close(), collection and teardown of the environment. False: a worker is stuck.
   bool end(std::chrono::milliseconds wait);
+  // The environment's cleanup hook.
+  static void environment_ends(void* self);
 
   std::shared_ptr<event_queue::Queue> queue_;
   std::shared_ptr<const PathPolicy> policy_;

@@ -52,7 +52,7 @@ test('off removes the latest subscription of a function, once, and ignores what 
   emitter.say('a')
   expect(heard).toEqual(['a', 'a'])
   emitter.removeListener('word', listener)
-  emitter.off('word', listener).off('end', listener as unknown as () => void)
+  emitter.off('word', listener).off('end', listener as never)
   expect(emitter.listenerCount('word')).toBe(0)
   expect(emitter.say('b')).toBe(false)
 })

@@ -17,7 +17,8 @@ struct Gate {
   std::uint64_t opened GUARDED_BY(mutex) = 0;
   std::uint64_t waiting GUARDED_BY(mutex) = 0;
 };
-Gate gate;
+// Never destroyed: destroying a condition that somebody waits on would hang the exit of a process with stuck work.
+Gate& gate = *new Gate;  // NOLINT(cppcoreguidelines-owning-memory)
 std::atomic<std::uint64_t> reclaimed{0};
 
 class NumberPayload final : public JsPayload {

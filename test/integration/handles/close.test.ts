@@ -229,3 +229,25 @@ test('H28: collecting a runtime that nobody holds stops nothing under way', asyn
   `)
   expect(ended).toMatchObject({ signal: null, code: 0, stdout: '42\n', stderr: '' })
 })
+
+test('H28, Q25: a closed runtime is collected with its queue, and the environment ends without it', async () => {
+  const ended = await runModule(`
+    import { setFlagsFromString } from 'node:v8'
+    import { runInNewContext } from 'node:vm'
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc')
+    const make = async () => {
+      const runtime = new Runtime({ workers: 1 })
+      await runWork(runtime)
+      await runtime.close()
+      return [new WeakRef(runtime), new WeakRef(coreOf(runtime))]
+    }
+    const refs = []
+    for (let i = 0; i < 20; i++) refs.push(...(await make()))
+    // Whatever deref() gave stays until the job's end: nothing is looked at before the last collection.
+    for (let i = 0; i < 10; i++) { gc(); await new Promise((resolve) => setImmediate(resolve)) }
+    console.log(refs.filter((ref) => ref.deref() !== undefined).length)
+    for (let i = 0; i < 20; i++) await make()
+  `)
+  expect(ended).toMatchObject({ signal: null, code: 0, stdout: '0\n', stderr: '' })
+})

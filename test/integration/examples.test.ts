@@ -1,0 +1,52 @@
+// Each example runs, prints what its first line promises, and is short enough to be read.
+import { readFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import { runNode } from '../support/child.js'
+
+const root = new URL('../../', import.meta.url).pathname
+
+/** With the addon that ships. */
+function example(name: string) {
+  const { SLUICEBOX_ADDON: _, ...env } = process.env
+  return runNode([`${root}build/tools/examples/${name}.js`], { env, cwd: root, deadlineMs: 50_000 })
+}
+
+test.each([
+  [
+    'rebase',
+    [/debian-12\.0\.qcow2 -> debian-12\.1\.qcow2, 0 clusters copied/, /names debian-12\.1\.qcow2, which is there/],
+  ],
+  ['cancel', [/rejected with: stopped at byte \d+ of \d+/, /still on old\.raw, 0 corruptions, 0 leaks/]],
+  ['inspect', [/^(qcow2|raw) .*\n(qcow2|raw) .*\n(qcow2|raw) /, /^sound$/m, /^IMAGE_[A-Z]+: /m]],
+] as const)('the %s example prints what it proves', async (name, lines) => {
+  const { code, stdout, stderr } = await example(name)
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  for (const line of lines) expect(stdout).toMatch(line)
+})
+
+test('the tour finds everything in order', async ({ skip }) => {
+  const missing = await needed()
+  if (missing) return skip(missing)
+  const { code, stdout, stderr } = await example('tour')
+  expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
+  expect(stdout).not.toContain('WRONG')
+  expect(stdout.match(/ {2}ok: /g)?.length).toBeGreaterThanOrEqual(8)
+  expect(stdout).toMatch(/huge\.qcow2: IMAGE_/)
+  expect(stdout).toMatch(/spy\.qcow2: PERMISSION/)
+})
+
+async function needed(): Promise<string | undefined> {
+  const { program } = await import('../support/qemu.js')
+  for (const tool of ['mkfs.ext4', 'debugfs', 'qemu-img'])
+    if ((await program('sh', ['-c', `command -v ${tool}`])).code !== 0) return `no ${tool} on this host`
+  return undefined
+}
+
+test.each(['rebase', 'cancel', 'inspect'])(
+  'the %s example has fewer than 40 lines, the first saying what you will see',
+  (name) => {
+    const lines = readFileSync(`${root}examples/${name}.ts`, 'utf8').trimEnd().split('\n')
+    expect(lines.length).toBeLessThan(40)
+    expect(lines[0]).toMatch(/^\/\/ You will see /)
+  },
+)
