@@ -78,10 +78,13 @@ export class Drain {
 
   /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
+<<<<<<< HEAD
     if (count === 0) {
       this.#afterPass(0)
       return
     }
+=======
+>>>>>>> jstests-native
     this.#next = 0
     this.#count = count
     this.#pass()
@@ -94,10 +97,17 @@ export class Drain {
     if (this.#next === this.#count) {
       this.#next = 0
       this.#count = this.core.take()
+<<<<<<< HEAD
       if (this.#count === 0) {
         this.#afterPass(0)
         return
       }
+=======
+    }
+    if (this.#count === 0) {
+      this.#afterPass(0)
+      return
+>>>>>>> jstests-native
     }
     this.#dispatching = true
     const start = performance.now()
