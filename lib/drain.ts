@@ -78,16 +78,10 @@ export class Drain {
 
   /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
-<<<<<<< HEAD
-    if (count === 0) {
-      this.#afterPass(0)
-      return
-    }
-=======
->>>>>>> jstests-native
     this.#next = 0
     this.#count = count
-    this.#pass()
+    if (count > 0) this.#pass()
+    else this.#afterPass(0)
   }
 
   readonly #pass = (): void => {
@@ -97,17 +91,10 @@ export class Drain {
     if (this.#next === this.#count) {
       this.#next = 0
       this.#count = this.core.take()
-<<<<<<< HEAD
-      if (this.#count === 0) {
-        this.#afterPass(0)
-        return
-      }
-=======
     }
     if (this.#count === 0) {
       this.#afterPass(0)
       return
->>>>>>> jstests-native
     }
     this.#dispatching = true
     const start = performance.now()

@@ -52,11 +52,7 @@ test('off removes the latest subscription of a function, once, and ignores what 
   emitter.say('a')
   expect(heard).toEqual(['a', 'a'])
   emitter.removeListener('word', listener)
-<<<<<<< HEAD
-  emitter.off('word', listener).off('end', listener as never)
-=======
   emitter.off('word', listener).off('end', listener as unknown as () => void)
->>>>>>> jstests-native
   expect(emitter.listenerCount('word')).toBe(0)
   expect(emitter.say('b')).toBe(false)
 })
