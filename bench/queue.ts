@@ -9,12 +9,12 @@ const EACH_EVENT = 'one ThreadSafeFunction call for each event'
 const EACH_CHUNK = 'one ThreadSafeFunction call for each chunk'
 
 type Work = Omit<Load, 'side'>
-/** As many handles as fill half of a queue of the default capacity, whatever the number of producers. */
-const ONE_PRODUCER: Work = { producers: 1, handles: 32, count: 1_024_000, chunk: 0 }
-const FOUR_PRODUCERS: Work = { producers: 4, handles: 8, count: 256_000, chunk: 0 }
+/** Handles enough for their records to fill a queue of the default capacity, whatever the number of producers. */
+const ONE_PRODUCER: Work = { producers: 1, handles: 60, count: 1_200_000, chunk: 0 }
+const FOUR_PRODUCERS: Work = { producers: 4, handles: 15, count: 300_000, chunk: 0 }
 /** Two executions' output and error streams. */
-const SMALL_CHUNKS: Work = { producers: 1, handles: 4, count: 240_000, chunk: 64 }
-const BIG_CHUNKS: Work = { producers: 1, handles: 4, count: 24_000, chunk: 4096 }
+const SMALL_CHUNKS: Work = { producers: 1, handles: 4, count: 480_000, chunk: 64 }
+const BIG_CHUNKS: Work = { producers: 1, handles: 4, count: 48_000, chunk: 4096 }
 
 export async function queue(rounds: number): Promise<Figure[]> {
   const one = await measure(rounds, ONE_PRODUCER)

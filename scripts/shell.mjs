@@ -1,6 +1,5 @@
 // Running other programs from the scripts: inherited output, exit codes never lost.
 import { spawnSync } from 'node:child_process'
-import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
@@ -33,10 +32,9 @@ export function capture(program, args, options = {}) {
   return { code: status ?? 1, stdout: stdout ?? '', stderr: stderr ?? String(error ?? '') }
 }
 
-/** The script behind a package's bin, run by this Node. */
+/** The script behind a package's bin, run by this Node. Not resolved: a package need not export it. */
 export function bin(packageName, path) {
-  const resolve = createRequire(join(root, 'package.json')).resolve
-  return join(dirname(resolve(`${packageName}/package.json`)), path)
+  return join(root, 'node_modules', packageName, path)
 }
 
 export function node(script, args, options) {

@@ -7,7 +7,7 @@ import {
   Runtime,
   type RuntimeStats,
   SluiceboxError,
-} from '..'
+} from '../dist/index.js'
 
 const runtime = new Runtime({ workers: 2, queue: { maxEvents: 64 }, allowPaths: ['/'] })
 expectAssignable<AsyncDisposable>(runtime)

@@ -26,6 +26,9 @@ const WARM_UP = 0.5
 /** A source may have as many records queued. */
 const CHANNELS = 64
 const HIGH_WATER_MARK = 2 ** 20
+/** As Node.js's own streams do: the allocator has such a buffer at hand, a bigger one is mapped anew, page by page. */
+const LONGEST_CHUNK = 2 ** 16
+const CHUNKS_A_TURN = HIGH_WATER_MARK / LONGEST_CHUNK
 
 const load = task<Load>()
 const { EventFlood, LaneFlood, Peer } = await testing()
@@ -91,10 +94,13 @@ function lanes({ handles, count, chunk }: Load, all: number, tally: Tally): Deli
   flood.ids.forEach((id, lane) => {
     const { scope, events } = new Reader(tally)
     const onRecord = (): void => {
-      const { chunk, more, ended } = flood.read(lane)
-      events.emit('data', chunk)
-      if (more) queueMicrotask(onRecord)
-      if (ended && --left === 0) resolve()
+      for (let i = 0; i < CHUNKS_A_TURN; i++) {
+        const { chunk, more, ended } = flood.read(lane, LONGEST_CHUNK)
+        events.emit('data', chunk)
+        if (ended && --left === 0) resolve()
+        if (!more) return
+      }
+      setImmediate(onRecord)
     }
     drain.add(id, { generation: generationOf(id), scope, onRecord })
   })

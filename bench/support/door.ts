@@ -25,7 +25,8 @@ export interface EventFlood extends Flood {
   posted(): number
 }
 export interface LaneFlood extends Flood {
-  read(lane: number): { chunk: Buffer; more: boolean; ended: boolean }
+  /** All bytes that are held, or `limit` of them. */
+  read(lane: number, limit?: number): { chunk: Buffer; more: boolean; ended: boolean }
 }
 export interface Peer {
   start(): void

@@ -99,11 +99,12 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
     return true;
   }
 
-  // read(index): {chunk: Buffer, more, ended}; the Buffer owns its bytes.
+  // read(index, limit?): {chunk: Buffer, more, ended}; the Buffer owns its bytes, all that are held or `limit` of them.
   Napi::Value read(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
     event_queue::Lane& lane = *streams_.at(info[0].As<Napi::Number>().Uint32Value()).lane;
-    const std::size_t held = lane.held();
+    std::size_t held = lane.held();
+    if (info[1].IsNumber()) held = std::min<std::size_t>(held, info[1].As<Napi::Number>().Uint32Value());
     Napi::Buffer<std::byte> buffer = Napi::Buffer<std::byte>::New(env, held);
     const event_queue::Lane::Read read = lane.read({buffer.Data(), held});
     Napi::Object result = Napi::Object::New(env);

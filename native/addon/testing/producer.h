@@ -8,6 +8,7 @@
 #include <chrono>
 #include <limits>
 #include <memory>
+#include <utility>
 
 #include "addon/core.h"
 #include "base/mutex.h"
@@ -29,12 +30,14 @@ class Room {
 
   // The drain took `count` records; none: it found the queue empty.
   void made(std::size_t count) EXCLUDES(mutex_) {
-    MutexLock lock(mutex_);
-    mark_.taken += count;
-    if (count == 0) ++mark_.emptied;
-    if (count > 0 && mark_.taken < wanted_) return;
-    wanted_ = kNobody;
-    changed_.notify_all();
+    {
+      MutexLock lock(mutex_);
+      mark_.taken += count;
+      if (count == 0) ++mark_.emptied;
+      if (count > 0 && mark_.taken < wanted_) return;
+      if (std::exchange(wanted_, kNobody) == kNobody) return;
+    }
+    changed_.notify_all();  // after the lock is let go, which is what the woken want first
   }
   Mark mark() EXCLUDES(mutex_) {
     MutexLock lock(mutex_);
