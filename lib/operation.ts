@@ -1,6 +1,7 @@
 // One submitted operation from birth to death: waiting, admitted, running, settled once, by whoever claims it first: the drain, an
 // abort, or close.
 import { AsyncResource } from 'node:async_hooks'
+import { setMaxListeners } from 'node:events'
 import type { Drain, Sink } from './drain.js'
 import { generationOf } from './drain.js'
 import { fromNative, RuntimeClosedError, withCallersStack } from './errors.js'
@@ -55,7 +56,10 @@ export class Operation implements Sink {
       this.#reject = reject
     })
     around.drain.hold()
-    call.signal?.addEventListener('abort', this.#onAbort, { once: true })
+    if (call.signal === undefined) return
+    // One signal may stop any number of calls; each takes its listener back when it settles, so many are no leak.
+    setMaxListeners(0, call.signal)
+    call.signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
   get isDone(): boolean {

@@ -122,8 +122,9 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   /** Keeps the process alive until unref() or close(). */
   ref(): this {
-    if (!this.#referenced && !this.#closing) this.#drain.hold()
-    this.#referenced = !this.#closing
+    if (this.#referenced || this.#closing) return this
+    this.#referenced = true
+    this.#drain.hold()
     return this
   }
 
