@@ -82,10 +82,10 @@ TEST_CASE("I51: what cannot be read is still reported by info") {
   CHECK(specific(external, "data-file") == data_file);
   std::filesystem::remove(data_file);
   CHECK(image_info(directory.file("d"), {}, operation.context).ok());
-  const ImageInfo encrypted = image_info(made("c", {"--object", "secret,id=s,data=x", "-o",
-                                                    "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"}),
-                                         {}, operation.context)
-                                  .value();
+  // Marked by hand: qemu-img would time its key derivation first, and gives up where the machine is too fast or too
+  // busy for that.
+  std::fstream(made("c", {}), std::ios::in | std::ios::out | std::ios::binary).seekp(35).put(1);
+  const ImageInfo encrypted = image_info(directory.file("c"), {}, operation.context).value();
   CHECK(encrypted.layer.encrypted);
   for (const char* name : {"e", "z", "d", "c"}) {
     CAPTURE(name);
