@@ -1,0 +1,78 @@
+// frame.h: the unit that crosses between host, keeper and agent: a fixed header, then a payload.
+// Knows: bytes. Does not know: what a message means, sockets, ports.
+// Threads: values only.
+//
+// On a SEQPACKET socket one packet is one frame; on a byte stream (a virtio-serial port) frames follow each other. A
+// message that is longer than a frame travels in fragments: equal type, channel and request, `more` on all but the
+// last.
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "base/bytes.h"
+#include "base/result.h"
+
+namespace sluicebox::protocol {
+
+// Both ends refuse any other: host, keeper and agent are built together and shipped together.
+inline constexpr std::uint16_t kVersion = 1;
+
+// A guest's virtio-serial driver cuts writes at 32 KiB.
+inline constexpr std::size_t kMaxFrame = 32 * 1024;
+inline constexpr std::size_t kHeaderSize = 16;
+inline constexpr std::size_t kMaxPayload = kMaxFrame - kHeaderSize;
+
+// Numbers are the wire's and are never reused.
+enum class Type : std::uint8_t {
+  kHello = 1,  // first on every session, both ways
+  kPing = 2,   // host to agent: answered at once by kPong, whatever else it does
+  kPong = 3,
+
+  // host to agent; `channel` is the execution, a number that the host chose
+  kSpawn = 10,
+  kKill = 11,
+  kResize = 12,
+  kInput = 13,     // bytes for stdin
+  kInputEnd = 14,  // stdin's end of file; on a terminal its EOF character
+  kDiscard = 15,   // nobody will read this output: drain it and throw it away
+
+  // agent to host
+  kSpawned = 30,
+  kSpawnFailed = 31,
+  kOutput = 32,     // bytes of a stream, within the credit that the host gave
+  kOutputEnd = 33,  // the stream's end of file
+  kExited = 34,     // the last that is said of an execution's process
+  kKilled = 35,
+  kResized = 36,
+  kInputClosed = 37,  // nobody reads stdin any more
+
+  // both ways: how many bytes more may be sent
+  kCredit = 40,
+
+  // keeper to agent
+  kSession = 50,   // with a socket: a session of its own begins on it
+  kShutdown = 51,  // end all executions, then yourself
+
+  // host to keeper, and its answers
+  kLaunch = 60,
+  kLaunched = 61,
+  kLaunchFailed = 62,
+  kStop = 63,
+  kEnded = 64,
+};
+
+struct Header {
+  std::uint32_t length = 0;  // of the payload
+  Type type{};
+  bool more = false;          // a fragment that is not the last
+  std::uint32_t channel = 0;  // an execution; 0: the session itself
+  std::uint32_t request = 0;  // repeated in the answer; 0: nothing to answer
+};
+
+std::array<std::byte, kHeaderSize> encode(const Header& header);
+// kIo when it cannot be a frame of ours: an unknown type, a length past kMaxPayload, reserved bits.
+Result<Header> decode_header(Bytes bytes);
+
+}  // namespace sluicebox::protocol
