@@ -8,7 +8,7 @@
 namespace sluicebox::event_queue {
 
 Result<std::shared_ptr<Lane>> Lane::open(std::shared_ptr<Source> source, Options options) {
-  if (options.high_water_mark == 0 || !source->assign_bytes(options.high_water_mark)) {
+  if (options.high_water_mark == 0 || (options.reserved && !source->assign_bytes(options.high_water_mark))) {
     return Error(ErrorCode::kInvalidArgument, "a lane's mark is not within the bytes that its source has reserved");
   }
   return std::make_shared<Lane>(Private(), std::move(source), std::move(options));
@@ -33,7 +33,7 @@ std::size_t Lane::write(Bytes bytes) {
     MutexLock lock(mutex_);
     if (discarded_ || finished_) return bytes.size();
     accepted = append(bytes.first(std::min(bytes.size(), room())));
-    if (accepted < bytes.size() && !std::exchange(stalled_, true)) queue_->count_lanes(0, 1);
+    if (accepted < bytes.size()) stall();
     if (accepted > 0) source = tell();
   }
   post(source);
@@ -43,20 +43,65 @@ std::size_t Lane::write(Bytes bytes) {
 std::size_t Lane::append(Bytes bytes) {
   std::size_t done = 0;
   while (done < bytes.size()) {
-    if (tail_ == nullptr || tail_->end == Block::kSize) {
-      auto block = queue_->blocks().get();
-      Block* added = block.get();
-      (tail_ == nullptr ? head_ : tail_->next) = std::move(block);
-      tail_ = added;
-    }
-    const std::size_t count = std::min(bytes.size() - done, Block::kSize - tail_->end);
-    std::memcpy(tail_->bytes.data() + tail_->end, bytes.data() + done, count);
-    tail_->end += count;
+    Block* block = open_block();
+    const std::size_t count = std::min(bytes.size() - done, Block::kSize - block->end);
+    std::memcpy(block->bytes.data() + block->end, bytes.data() + done, count);
+    block->end += count;
     done += count;
     held_ += count;
     queue_->count_bytes(static_cast<std::int64_t>(count));
   }
   return done;
+}
+
+// The last block, with room in it.
+Block* Lane::open_block() {
+  if (tail_ == nullptr || tail_->end == Block::kSize) {
+    auto block = queue_->blocks().get();
+    Block* added = block.get();
+    (tail_ == nullptr ? head_ : tail_->next) = std::move(block);
+    tail_ = added;
+  }
+  return tail_;
+}
+
+void Lane::stall() {
+  if (!std::exchange(stalled_, true)) queue_->count_lanes(0, 1);
+}
+
+MutableBytes Lane::space(std::size_t limit) {
+  MutexLock lock(mutex_);
+  if (room() == 0) {
+    stall();
+    return {};
+  }
+  Block* block = open_block();
+  writing_ = true;
+  const std::size_t count = std::min({limit, room(), Block::kSize - block->end});
+  return MutableBytes(block->bytes).subspan(block->end, count);
+}
+
+void Lane::commit(std::size_t count) {
+  std::shared_ptr<Source> source;
+  {
+    MutexLock lock(mutex_);
+    writing_ = false;
+    // Discarded while it was written: the block went with the rest.
+    if (discarded_ || count == 0) {
+      spare_.reset();
+      return;
+    }
+    tail_->end += count;
+    held_ += count;
+    queue_->count_bytes(static_cast<std::int64_t>(count));
+    source = tell();
+  }
+  post(source);
+}
+
+std::size_t Lane::free_bytes() const {
+  MutexLock lock(mutex_);
+  return discarded_ ? static_cast<std::size_t>(options_.high_water_mark) : room();
 }
 
 // The source to post to, once the lock is let go; null when the reader knows already.
@@ -112,7 +157,7 @@ std::unique_ptr<Block> Lane::detach(std::size_t count, MutableBytes out) {
   std::size_t left = count;
   std::unique_ptr<Block> whole;
   std::unique_ptr<Block>* last = &whole;
-  while (head_ != nullptr && head_->end - head_->begin <= left) {
+  while (head_ != nullptr && head_->end - head_->begin <= left && !(writing_ && head_.get() == tail_)) {
     left -= head_->end - head_->begin;
     *last = std::move(head_);
     head_ = std::move((*last)->next);
@@ -150,7 +195,11 @@ void Lane::discard() {
   {
     MutexLock lock(mutex_);
     discarded_ = true;
-    blocks = std::move(head_);
+    // A block that is being written stays until that is over.
+    if (writing_)
+      spare_ = std::move(head_);
+    else
+      blocks = std::move(head_);
     tail_ = nullptr;
     queue_->count_bytes(-static_cast<std::int64_t>(std::exchange(held_, 0)));
     spent = std::move(source_);

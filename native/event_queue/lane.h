@@ -3,7 +3,7 @@
 // Threads: write() and finish() from one producer; read() from the drain's thread; discard() from any.
 //
 // Invariants:
-// 1. It never holds more than its mark, which its source has reserved.
+// 1. It never holds more than its mark.
 // 2. One record says "readable", however many writes follow; the write (or the end) after a read that left nothing says
 //    it again. A reader that leaves bytes comes back by itself.
 // 3. A write that is cut short is a stall; the read that next makes room calls on_room, once a stall.
@@ -32,6 +32,8 @@ class Lane {
     std::uint32_t channel = 0;  // of the source, for the lane's record
     std::uint8_t number = 0;    // Record::flags
     std::uint64_t high_water_mark = 1 << 20;
+    // Whether the mark is part of what the source reserved of the queue's bytes; else the mark alone bounds it.
+    bool reserved = true;
     // From the thread of read() or discard(), with no lock held; it must not block.
     std::function<void()> on_room;
   };
@@ -56,6 +58,11 @@ class Lane {
   // How many bytes were accepted; fewer than given means that the lane is full, and on_room follows. A lane that was
   // discarded accepts everything and keeps nothing.
   std::size_t write(Bytes bytes) EXCLUDES(mutex_);
+  // The same without a copy: room for 1 to `limit` bytes, to be written in place and told by commit() before anything
+  // else is written. Empty: full, and on_room follows. Not for a lane that was discarded or finished.
+  MutableBytes space(std::size_t limit) EXCLUDES(mutex_);
+  void commit(std::size_t count) EXCLUDES(mutex_);
+  std::size_t free_bytes() const EXCLUDES(mutex_);
   void finish() EXCLUDES(mutex_);
 
   // --- the reader ---
@@ -69,6 +76,8 @@ class Lane {
 
  private:
   std::size_t append(Bytes bytes) REQUIRES(mutex_);
+  Block* open_block() REQUIRES(mutex_);
+  void stall() REQUIRES(mutex_);
   std::size_t room() const REQUIRES(mutex_) { return static_cast<std::size_t>(options_.high_water_mark) - held_; }
   std::shared_ptr<Source> tell() REQUIRES(mutex_);
   bool unstall() REQUIRES(mutex_);
@@ -87,6 +96,9 @@ class Lane {
   bool stalled_ GUARDED_BY(mutex_) = false;
   bool finished_ GUARDED_BY(mutex_) = false;
   bool discarded_ GUARDED_BY(mutex_) = false;
+  // The producer writes into the last block: a reader leaves it in the chain.
+  bool writing_ GUARDED_BY(mutex_) = false;
+  std::unique_ptr<Block> spare_ GUARDED_BY(mutex_);  // discarded while it was
 };
 
 }  // namespace sluicebox::event_queue

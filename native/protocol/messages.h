@@ -168,7 +168,7 @@ struct Limit {
 enum class Root : std::uint8_t { kHost = 0, kDirectory = 1 };
 
 // Descriptors that travel with it: the agent's end of the first session, the agent's binary, the box's own directory,
-// and for kDirectory the root file system's.
+// its lock (held, and to be held as long as the keeper lives), and for kDirectory the root file system's.
 struct Launch {
   std::string id;
   std::string hostname;

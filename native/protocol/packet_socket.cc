@@ -24,7 +24,7 @@ Error closed(int saved_errno) {
 }
 
 // 0, or errno.
-int send_frame(int socket, const Header& header, Bytes payload, std::span<const int> descriptors) {
+int try_frame(int socket, const Header& header, Bytes payload, std::span<const int> descriptors) {
   auto head = encode(header);
   // sendmsg reads only; its interface has no const.
   iovec parts[2] = {{head.data(), head.size()}, {const_cast<std::byte*>(payload.data()), payload.size()}};
@@ -56,6 +56,16 @@ Result<std::pair<UniqueFd, UniqueFd>> packet_pair() {
   return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
 }
 
+Status send_frame(int socket, const Header& header, Bytes payload, std::span<const int> descriptors) {
+  if (descriptors.size() > kMaxDescriptors) return Error(ErrorCode::kInternal, "too many descriptors for one message");
+  Header frame = header;
+  frame.length = static_cast<std::uint32_t>(payload.size());
+  const int failed = try_frame(socket, frame, payload, descriptors);
+  if (failed == EAGAIN || failed == EPIPE || failed == ECONNRESET) return closed(failed);
+  if (failed != 0) return os_error(failed, "cannot send a message");
+  return ok_status();
+}
+
 Status send_message(int socket, const Header& header, Bytes payload, std::span<const int> descriptors) {
   if (descriptors.size() > kMaxDescriptors) return Error(ErrorCode::kInternal, "too many descriptors for one message");
   bool first = true;
@@ -65,7 +75,7 @@ Status send_message(int socket, const Header& header, Bytes payload, std::span<c
     frame.length = static_cast<std::uint32_t>(take);
     frame.more = take < payload.size();
     int failed = 0;
-    while ((failed = send_frame(socket, frame, payload.first(take), first ? descriptors : std::span<const int>())) ==
+    while ((failed = try_frame(socket, frame, payload.first(take), first ? descriptors : std::span<const int>())) ==
            EAGAIN) {
       if (first) return closed(EAGAIN);
       pollfd room{socket, POLLOUT, 0};

@@ -21,6 +21,9 @@ Result<std::pair<UniqueFd, UniqueFd>> packet_pair();
 // first frame found no room (nothing was sent); a later fragment waits for room, since half a message helps nobody.
 Status send_message(int socket, const Header& header, Bytes payload, std::span<const int> descriptors = {});
 
+// One frame as it is, `more` included. Never waits: kClosed with os_error EAGAIN when there is no room.
+Status send_frame(int socket, const Header& header, Bytes payload, std::span<const int> descriptors = {});
+
 struct Received {
   Header header;
   std::size_t length = 0;  // of the payload

@@ -1,0 +1,76 @@
+// boxes.h: all boxes and executions of one runtime: what its operations do, and which handle is which.
+// Knows: Node-API, box/, queue, thread pool. Does not know: promises.
+// Threads: the JavaScript thread, but for what the work itself does on workers and on the reactor.
+#pragma once
+
+#include <napi.h>
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <unordered_map>
+
+#include "addon/open_box.h"
+#include "addon/open_execution.h"
+#include "base/thread_pool.h"
+#include "box/home.h"
+#include "event_queue/operation.h"
+
+namespace sluicebox::addon {
+
+class Boxes final : public std::enable_shared_from_this<Boxes> {
+ public:
+  Boxes(std::shared_ptr<event_queue::Queue> queue, ThreadPool& pool) : queue_(std::move(queue)), pool_(pool) {}
+
+  // Whether `op` is one of a box: 'box.create', 'box.open', 'box.list', 'box.start', 'box.remove', 'exec'.
+  static bool has(const std::string& op) { return op == "exec" || op.rfind("box.", 0) == 0; }
+  // Throws a TypeError for a request that the SDK would not have sent, a NativeError (queue_full) for one that finds no
+  // room.
+  event_queue::HandleId submit(Napi::Env env, const std::string& op, const Napi::Object& request, bool wants_progress);
+
+  // The rest of the door: see Core in lib/native.ts.
+  Napi::Value command(const Napi::CallbackInfo& info);
+  Napi::Value news(const Napi::CallbackInfo& info);
+  Napi::Value read(const Napi::CallbackInfo& info);
+  void release(const Napi::CallbackInfo& info);
+
+  // Ends every box by hanging up, and the reactor. Nothing is posted afterwards. Idempotent.
+  void shutdown();
+
+  // --- for the payloads that hand a box or an execution to JavaScript ---
+  void adopt(std::shared_ptr<OpenBox> open);
+  void adopt(std::shared_ptr<OpenExecution> open);
+  // A box that nobody will own: nothing of it remains.
+  void destroy(const std::shared_ptr<OpenBox>& open);
+
+ private:
+  using Operation = std::shared_ptr<event_queue::Operation>;
+  // What the work on other threads shares: the home, once it is open.
+  struct Ground;
+
+  Result<std::shared_ptr<box::Reactor>> reactor();
+  void create(Operation operation, const Napi::Object& request, std::shared_ptr<OpenBox> open);
+  void open(Operation operation, const Napi::Object& request, std::shared_ptr<OpenBox> open);
+  void list(Operation operation, const Napi::Object& request);
+  void start(Operation operation, const Napi::Object& request);
+  void remove(Operation operation, const Napi::Object& request);
+  void execute(Operation operation, const Napi::Object& request, std::shared_ptr<OpenExecution> open);
+  std::shared_ptr<OpenBox> box_of(const Napi::Object& request);
+  Result<std::shared_ptr<OpenBox>> reserve_box();
+  void command_box(const std::shared_ptr<OpenBox>& open, std::uint32_t number, const std::string& verb,
+                   const Napi::Object& request);
+  void command_execution(const std::shared_ptr<OpenExecution>& open, std::uint32_t number, const std::string& verb,
+                         const Napi::Object& request);
+
+  const std::shared_ptr<event_queue::Queue> queue_;
+  ThreadPool& pool_;
+  std::shared_ptr<Ground> ground_;
+  bool ended_ = false;
+  std::uint32_t next_request_ = 1;
+  std::unordered_map<std::uint64_t, std::shared_ptr<OpenBox>> boxes_;
+  std::unordered_map<std::uint64_t, std::shared_ptr<OpenExecution>> executions_;
+};
+
+}  // namespace sluicebox::addon

@@ -1,0 +1,43 @@
+// open_box.h: one box as the queue has it: its state changes and answers, its reserved slots.
+// Knows: box/, sources. Does not know: promises.
+// Threads: as a listener the reactor's; the rest on the JavaScript thread unless said otherwise.
+#pragma once
+
+#include <atomic>
+#include <memory>
+
+#include "addon/mailbox.h"
+#include "box/box.h"
+
+namespace sluicebox::addon {
+
+class OpenBox final : public box::BoxListener {
+ public:
+  // State changes and answers; the second slot is the console's.
+  static constexpr event_queue::Share kShare{.channels = 2, .bytes = 0};
+
+  explicit OpenBox(std::shared_ptr<event_queue::Source> source) : id_(source->id()), mailbox_(std::move(source)) {}
+
+  event_queue::HandleId id() const { return id_; }
+  Mailbox& mailbox() { return mailbox_; }
+
+  // Set once, before anyone else knows of it.
+  std::shared_ptr<box::Box> box;
+  // What to do when a box that is not kept has ended: its leftovers go. Set with it; called on the reactor's thread.
+  std::function<void(const box::StateChange&)> on_change;
+
+  // From any thread: what the last change said.
+  box::State state() const { return state_.load(); }
+
+  void changed(const box::StateChange& change) override;
+  void stopped(std::uint32_t request, Result<bool> killed) override;
+
+ private:
+  static constexpr std::uint32_t kNewsChannel = 0;
+
+  const event_queue::HandleId id_;
+  Mailbox mailbox_;
+  std::atomic<box::State> state_{box::State::kCreated};
+};
+
+}  // namespace sluicebox::addon

@@ -1,0 +1,251 @@
+#include "box/box.h"
+
+#include <sys/epoll.h>
+#include <sys/wait.h>
+
+#include <array>
+#include <cerrno>
+#include <ctime>
+#include <utility>
+
+#include "protocol/packet_socket.h"
+
+namespace sluicebox::box {
+
+namespace {
+
+using protocol::Type;
+
+// What a keeper may take beyond the grace to end its box before it is itself given up.
+constexpr std::chrono::seconds kKeeperPatience{10};
+// PID 1 follows a keeper that was killed; it is not waited for longer than this.
+constexpr std::chrono::seconds kOrphanPatience{2};
+
+std::int64_t now_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
+}
+
+bool allowed(State from, State to) {
+  switch (from) {
+    case State::kCreated:
+      return to == State::kStarting || to == State::kRemoved;
+    case State::kStarting:
+      return to == State::kRunning || to == State::kFailed;
+    case State::kRunning:
+      return to == State::kStopping || to == State::kFailed;
+    case State::kStopping:
+      return to == State::kStopped || to == State::kFailed;
+    case State::kStopped:
+    case State::kFailed:
+      return to == State::kStarting || to == State::kRemoved;
+    case State::kRemoved:
+      return false;
+  }
+  return false;
+}
+
+}  // namespace
+
+const char* state_name(State state) {
+  switch (state) {
+    case State::kCreated:
+      return "created";
+    case State::kStarting:
+      return "starting";
+    case State::kRunning:
+      return "running";
+    case State::kStopping:
+      return "stopping";
+    case State::kStopped:
+      return "stopped";
+    case State::kFailed:
+      return "failed";
+    case State::kRemoved:
+      return "removed";
+  }
+  return "unknown";
+}
+
+Box::Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::shared_ptr<const Home> home,
+         BoxRecord record)
+    : reactor_(std::move(reactor)), engine_(std::move(engine)), home_(std::move(home)), record_(std::move(record)) {}
+
+Box::~Box() { abandon(); }
+
+void Box::change(State state, bool killed, std::optional<Error> error) {
+  if (!allowed(state_, state)) std::abort();
+  const StateChange told{
+      .state = state, .previous = std::exchange(state_, state), .killed = killed, .error = std::move(error)};
+  if (listener_) listener_->changed(told);
+}
+
+Error Box::wrong_state(const char* what) const {
+  return {ErrorCode::kBoxState, std::string("the box is ") + state_name(state_) + ", so it cannot " + what};
+}
+
+// ---------- start ----------
+Status Box::begin_start() {
+  const bool startable = state_ == State::kCreated || state_ == State::kStopped || state_ == State::kFailed;
+  if (!startable || (state_ != State::kCreated && !record_.spec.keep)) return wrong_state("start");
+  change(State::kStarting);
+  return ok_status();
+}
+
+Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const CancelToken& cancel,
+                                          Clock::time_point deadline) const {
+  if (!held) held = TRY(home_->hold(record_.id));
+  LaunchedBox launched = TRY(engine_->launch(record_, std::move(*held), cancel, deadline));
+  if (record_.spec.keep && launched.first_uid != record_.first_uid) {
+    BoxRecord updated = record_;
+    updated.first_uid = launched.first_uid;
+    TRY(home_->update(updated));
+  }
+  return launched;
+}
+
+Status Box::finish_start(Result<LaunchedBox> launched) {
+  const auto fail = [this](Error error) {
+    change(State::kFailed, false, error);
+    return error;
+  };
+  if (!launched.ok()) return fail(std::move(launched).error());
+  process_ = std::move(launched->process);
+  control_ = std::move(launched->control);
+  warnings_ = std::move(launched->warnings);
+  record_.first_uid = launched->first_uid;
+  started_at_ms_ = now_ms();
+  session_ = std::make_unique<Session>(*reactor_, std::move(launched->session),
+                                       [this](Error why) { session_lost(std::move(why)); });
+  Status watched = session_->start();
+  if (watched.ok()) watched = reactor_->watch(control_.get(), EPOLLIN, &control_ear_);
+  if (watched.ok()) watched = reactor_->watch(process_.get(), EPOLLIN, &process_ear_);
+  if (!watched.ok()) {
+    abandon();
+    return fail(std::move(watched).error());
+  }
+  change(State::kRunning);
+  return ok_status();
+}
+
+// ---------- work ----------
+Result<std::shared_ptr<Execution>> Box::execute(ExecutionOptions options, std::shared_ptr<ExecutionListener> listener,
+                                                Execution::Spawned spawned) {
+  if (state_ != State::kRunning) return wrong_state("run programs");
+  if (why_) return Error(*why_);
+  auto execution = std::make_shared<Execution>(*reactor_, *session_, std::move(options), std::move(listener));
+  execution->spawn(std::move(spawned));
+  return execution;
+}
+
+// ---------- end ----------
+void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
+  if (state_ != State::kRunning && state_ != State::kStopping) {
+    if (request != 0)
+      listener_->stopped(request, state_ == State::kStarting ? Result<bool>(wrong_state("stop")) : Result<bool>(false));
+    return;
+  }
+  if (request != 0) stops_.push_back(request);
+  // A box that is lost fails, whoever asks it to stop meanwhile.
+  if (state_ == State::kRunning && !why_) change(State::kStopping);
+  const auto message = protocol::encode(protocol::Stop{.grace_ms = static_cast<std::uint64_t>(grace.count())});
+  // A keeper that takes no more has as much said already; its patience below is what counts.
+  [[maybe_unused]] const Status sent = protocol::send_frame(control_.get(), {.type = Type::kStop}, message);
+  be_patient(grace + kKeeperPatience);
+}
+
+// The agent ended or broke its word. The keeper notices the first by itself, and is told of the second.
+void Box::session_lost(Error why) {
+  if (!why_) why_ = std::move(why);
+  reactor_->post([self = shared_from_this()] {
+    if (self->process_.valid())
+      self->stop(0, std::chrono::milliseconds(0));
+    else
+      self->end();
+  });
+}
+
+void Box::hear_keeper() {
+  std::array<std::byte, protocol::kMaxPayload> buffer;
+  const auto frame = protocol::receive_frame(control_.get(), buffer);
+  if (!frame.ok() && frame.error().os_error == EAGAIN) return;
+  if (frame.ok() && frame.value().header.type == Type::kEnded) {
+    auto ended = protocol::decode_ended(Bytes(buffer).first(frame.value().length));
+    if (ended.ok()) ended_ = std::move(ended).value();
+  }
+  // It says nothing more; its end is told by its other descriptor.
+  if (!frame.ok()) reactor_->unwatch(control_.get());
+}
+
+void Box::keeper_ended() {
+  const auto self = shared_from_this();
+  hear_keeper();
+  reactor_->unwatch(process_.get());
+  ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process_.get()), nullptr, WEXITED | WNOHANG | __WALL);
+  process_.reset();
+  if (ended_ || why_) return end();
+  // Killed: its box ends because of that, a moment later.
+  why_ = Error(ErrorCode::kBoxLost, "the box's keeper was killed");
+  be_patient(kOrphanPatience);
+}
+
+// Nothing of the box runs any more, or nothing of it answers.
+void Box::end() {
+  if (state_ != State::kRunning && state_ != State::kStopping) return;
+  const auto self = shared_from_this();
+  const Error why = why_.value_or(Error(ErrorCode::kBoxLost, "the box's first process was killed"));
+  const bool orderly = state_ == State::kStopping && ended_ && ended_->asked;
+  const bool killed = !ended_ || ended_->forced;
+  if (session_) session_->finish(why);
+  let_go();
+  if (orderly)
+    change(State::kStopped, killed);
+  else
+    change(State::kFailed, false, why);
+  for (const std::uint32_t request : std::exchange(stops_, {})) {
+    if (orderly)
+      listener_->stopped(request, killed);
+    else
+      listener_->stopped(request, why);
+  }
+}
+
+void Box::abandon() {
+  if (session_) session_->finish(Error(ErrorCode::kBoxLost, "the runtime was closed"));
+  let_go();
+}
+
+// Our hang-up ends whatever is left of the box.
+void Box::let_go() {
+  if (patience_) reactor_->cancel(*patience_);
+  patience_.reset();
+  if (control_.valid()) reactor_->unwatch(control_.get());
+  if (process_.valid()) reactor_->unwatch(process_.get());
+  control_.reset();
+  process_.reset();
+  session_.reset();
+  ended_.reset();
+  why_.reset();
+}
+
+void Box::be_patient(std::chrono::milliseconds time) {
+  if (patience_) reactor_->cancel(*patience_);
+  patience_ = reactor_->at(Clock::now() + time, [this] {
+    patience_.reset();
+    if (!why_) why_ = Error(ErrorCode::kBoxLost, "the box's keeper does not answer");
+    end();
+  });
+}
+
+// ---------- removal ----------
+Status Box::check_removable() const {
+  if (state_ == State::kCreated || state_ == State::kStopped || state_ == State::kFailed) return ok_status();
+  return wrong_state("be removed");
+}
+
+void Box::set_removed() {
+  if (state_ != State::kRemoved) change(State::kRemoved);
+}
+
+}  // namespace sluicebox::box

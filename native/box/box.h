@@ -1,0 +1,118 @@
+// box.h: one box of this process: its state, the keeper that holds it, the executions in it.
+// Knows: engine, session, home. Does not know: queues, promises.
+// Threads: launch_on_worker() on a worker; everything else, the listener's calls too, on the reactor's thread. Of the
+// constants any thread may ask.
+//
+// Invariants:
+// 1. States change as kAllowed in box.cc says, each change is told once, in order.
+// 2. kRunning means that the agent has answered.
+// 3. Every execution has its terminal event before kStopped or kFailed is told.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "box/engine.h"
+#include "box/execution.h"
+#include "box/reactor.h"
+#include "box/session.h"
+
+namespace sluicebox::box {
+
+enum class State : std::uint8_t { kCreated, kStarting, kRunning, kStopping, kStopped, kFailed, kRemoved };
+const char* state_name(State state);
+
+struct StateChange {
+  State state{};
+  State previous{};
+  bool killed = false;         // kStopped: the grace had run out, or none was given
+  std::optional<Error> error;  // kFailed
+};
+
+class BoxListener {
+ public:
+  virtual ~BoxListener() = default;
+  virtual void changed(const StateChange& change) = 0;
+  // A stop's answer: whether the box had to be killed.
+  virtual void stopped(std::uint32_t request, Result<bool> killed) = 0;
+};
+
+class Box final : public std::enable_shared_from_this<Box> {
+ public:
+  using Started = std::function<void(Status status)>;
+
+  Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::shared_ptr<const Home> home,
+      BoxRecord record);
+  ~Box();
+  Box(const Box&) = delete;
+  Box& operator=(const Box&) = delete;
+
+  const BoxRecord& record() const { return record_; }
+  // Hears of every change from now on.
+  void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
+  State state() const { return state_; }
+
+  // From kCreated, kStopped or kFailed (of a box that is kept); kBoxState otherwise.
+  Status begin_start();
+  // What may wait, on a worker: builds the walls. Its result goes to finish_start().
+  Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const CancelToken& cancel,
+                                       Clock::time_point deadline) const;
+  Status finish_start(Result<LaunchedBox> launched);
+
+  // kBoxState when the box is not running.
+  Result<std::shared_ptr<Execution>> execute(ExecutionOptions options, std::shared_ptr<ExecutionListener> listener,
+                                             Execution::Spawned spawned);
+  // Answered when nothing of the box runs any more.
+  void stop(std::uint32_t request, std::chrono::milliseconds grace);
+  // For the end of everything: hangs up, and the keeper kills what is left.
+  void abandon();
+  Status check_removable() const;
+  void set_removed();
+
+  std::vector<std::string> warnings() const { return warnings_; }
+  std::int64_t started_at_ms() const { return started_at_ms_; }
+
+ private:
+  // Tells which of the keeper's two descriptors is meant.
+  class Ear final : public Watcher {
+   public:
+    Ear(Box& box, void (Box::*heard)()) : box_(box), heard_(heard) {}
+    void ready(std::uint32_t) override { (box_.*heard_)(); }
+
+   private:
+    Box& box_;
+    void (Box::*heard_)();
+  };
+  void change(State state, bool killed = false, std::optional<Error> error = std::nullopt);
+  Error wrong_state(const char* what) const;
+  void session_lost(Error why);
+  void hear_keeper();
+  void keeper_ended();
+  void end();
+  void let_go();
+  void be_patient(std::chrono::milliseconds time);
+
+  const std::shared_ptr<Reactor> reactor_;
+  const std::shared_ptr<Engine> engine_;
+  const std::shared_ptr<const Home> home_;
+  BoxRecord record_;
+  std::shared_ptr<BoxListener> listener_;
+  State state_ = State::kCreated;
+  std::vector<std::string> warnings_;
+  std::int64_t started_at_ms_ = 0;
+
+  UniqueFd process_;
+  UniqueFd control_;
+  Ear process_ear_{*this, &Box::keeper_ended};
+  Ear control_ear_{*this, &Box::hear_keeper};
+  std::optional<protocol::Ended> ended_;  // the keeper's last word
+  std::unique_ptr<Session> session_;
+  std::vector<std::uint32_t> stops_;  // who waits for the end
+  std::optional<Error> why_;          // what broke first
+  std::optional<Reactor::TimerId> patience_;
+};
+
+}  // namespace sluicebox::box

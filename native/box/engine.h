@@ -1,0 +1,37 @@
+// engine.h: what stands between a box and the host: the contract that each kind of wall fulfils.
+// Knows: records. Does not know: states, executions, queues.
+// Threads: launch() on a worker, which may wait; what it gives belongs to the reactor from then on.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/cancel.h"
+#include "base/result.h"
+#include "base/unique_fd.h"
+#include "box/home.h"
+#include "box/record.h"
+
+namespace sluicebox::box {
+
+// A box whose agent has answered.
+struct LaunchedBox {
+  UniqueFd process;  // the keeper's pidfd
+  UniqueFd control;  // SEQPACKET: kStop to it, kEnded from it; our hang-up ends the box
+  UniqueFd session;  // SEQPACKET: to the agent, past the hellos
+  std::uint32_t first_uid = 0;
+  std::vector<std::string> warnings;
+};
+
+class Engine {
+ public:
+  virtual ~Engine() = default;
+  // kBoxStart when the box could not be built, with what was left of it taken away; kUnsupported for a limit that was
+  // asked for and cannot be had; kCancelled.
+  virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
+                                     std::chrono::steady_clock::time_point deadline) = 0;
+};
+
+}  // namespace sluicebox::box

@@ -1,0 +1,49 @@
+// record.h: what is known of a box, and its one form on disk.
+// Knows: JSON. Does not know: directories, locks, engines.
+// Threads: values only.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "base/result.h"
+
+namespace sluicebox::box {
+
+struct LimitSpec {
+  std::uint64_t value = 0;
+  bool asked = false;  // named by the caller: a host that cannot enforce it must refuse
+};
+
+// What a box is made from; it does not change.
+struct BoxSpec {
+  std::optional<std::string> name;
+  bool keep = false;                     // outlives being stopped
+  std::optional<std::string> directory;  // root file system; default: the host's
+  LimitSpec memory_bytes;
+  LimitSpec vcpus;
+  LimitSpec processes;
+  std::uint64_t storage_bytes = 0;
+  bool storage_asked = false;
+  std::string config;  // the SDK's own, kept verbatim
+};
+
+struct BoxRecord {
+  std::string id;
+  std::int64_t created_at_ms = 0;  // of the epoch
+  std::uint32_t first_uid = 0;     // under root: where the box's id range began last time
+  BoxSpec spec;
+};
+
+// 96 random bits in lower-case hex. kIo when the kernel gives none.
+Result<std::string> new_box_id();
+bool is_box_id(std::string_view text);
+
+std::string to_json(const BoxRecord& record);
+// kHomeIncompatible for a record of a later version, kIo for text that is no record.
+Result<BoxRecord> from_json(std::string_view text);
+
+}  // namespace sluicebox::box

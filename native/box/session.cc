@@ -1,0 +1,174 @@
+#include "box/session.h"
+
+#include <sys/epoll.h>
+
+#include <algorithm>
+#include <cerrno>
+
+#include "protocol/packet_socket.h"
+
+namespace sluicebox::box {
+
+namespace {
+
+// An agent's messages are short: answers and single frames of output.
+constexpr std::size_t kMaxMessage = 64 * 1024;
+// An agent that says nothing for so long is asked; one that does not answer for as long again is lost.
+constexpr std::chrono::seconds kSilence{5};
+// Frames of one session before the others have their turn.
+constexpr int kFramesPerTurn = 32;
+
+}  // namespace
+
+Session::Session(Reactor& reactor, UniqueFd socket, Lost lost)
+    : reactor_(reactor), socket_(std::move(socket)), lost_(std::move(lost)), assembler_(kMaxMessage) {}
+
+Session::~Session() {
+  *alive_ = false;
+  if (health_) reactor_.cancel(*health_);
+  if (socket_.valid()) reactor_.unwatch(socket_.get());
+}
+
+Status Session::start() {
+  TRY(reactor_.watch(socket_.get(), EPOLLIN, this));
+  watch_health();
+  return ok_status();
+}
+
+// ---------- out ----------
+void Session::send(protocol::Type type, std::uint32_t channel, std::uint32_t request, Bytes payload,
+                   std::vector<UniqueFd> passed) {
+  if (!socket_.valid()) return;
+  do {
+    const std::size_t take = std::min(payload.size(), protocol::kMaxPayload);
+    Outgoing frame;
+    frame.header = {.type = type, .more = take < payload.size(), .channel = channel, .request = request};
+    frame.payload.assign(payload.begin(), payload.begin() + static_cast<std::ptrdiff_t>(take));
+    frame.passed = std::move(passed);
+    passed.clear();
+    outgoing_.push_back(std::move(frame));
+    payload = payload.subspan(take);
+  } while (!payload.empty());
+  if (!writable_watched_) flush();
+}
+
+void Session::send_data(std::uint32_t channel, protocol::Stream stream, Bytes bytes) {
+  std::vector<std::byte> payload;
+  payload.reserve(bytes.size() + 1);
+  payload.push_back(static_cast<std::byte>(stream));
+  payload.insert(payload.end(), bytes.begin(), bytes.end());
+  send(protocol::Type::kInput, channel, 0, payload);
+}
+
+// False when the peer is gone; its hang-up is then about to be read.
+bool Session::flush() {
+  while (!outgoing_.empty()) {
+    const Outgoing& frame = outgoing_.front();
+    std::vector<int> passed;
+    passed.reserve(frame.passed.size());
+    for (const UniqueFd& fd : frame.passed) passed.push_back(fd.get());
+    const Status sent = protocol::send_frame(socket_.get(), frame.header, frame.payload, passed);
+    if (!sent.ok()) {
+      const bool full = sent.error().os_error == EAGAIN;
+      if (full && !writable_watched_) reactor_.change(socket_.get(), EPOLLIN | EPOLLOUT);
+      writable_watched_ = full;
+      if (!full) outgoing_.clear();
+      return full;
+    }
+    outgoing_.pop_front();
+  }
+  if (writable_watched_) reactor_.change(socket_.get(), EPOLLIN);
+  writable_watched_ = false;
+  return true;
+}
+
+// ---------- in ----------
+std::uint32_t Session::open(std::shared_ptr<Channel> channel) {
+  const std::uint32_t number = next_channel_++;
+  channels_.emplace(number, std::move(channel));
+  return number;
+}
+
+void Session::ready(std::uint32_t events) {
+  const auto alive = alive_;
+  if ((events & EPOLLOUT) != 0) flush();
+  if ((events & (EPOLLIN | EPOLLHUP | EPOLLERR)) == 0) return;
+  Status received = receive_all();
+  if (!*alive || received.ok()) return;
+  const Error& why = received.error();
+  if (why.os_error == EAGAIN) return;
+  const bool hung_up = why.code == ErrorCode::kClosed;
+  fail(Error(ErrorCode::kBoxLost,
+             hung_up ? "the box's agent ended" : "the box's agent is not to be trusted: " + why.message));
+}
+
+Status Session::receive_all() {
+  const auto alive = alive_;
+  for (int i = 0; i < kFramesPerTurn; ++i) {
+    protocol::Received frame = TRY(protocol::receive_frame(socket_.get(), buffer_));
+    heard_ = Clock::now();
+    pinged_ = false;
+    for (UniqueFd& fd : frame.descriptors) passed_.push_back(std::move(fd));
+    const auto message = TRY(assembler_.add(frame.header, Bytes(buffer_).first(frame.length)));
+    if (!message) continue;
+    TRY(dispatch(*message));
+    if (!*alive) return ok_status();
+    passed_.clear();
+  }
+  return ok_status();
+}
+
+Status Session::dispatch(const protocol::Message& message) {
+  const protocol::Header& header = message.header;
+  if (header.channel == 0) {
+    if (header.type == protocol::Type::kPong || header.type == protocol::Type::kHello) return ok_status();
+    return Error(ErrorCode::kIo, "the agent sent a message that belongs to no execution");
+  }
+  const auto found = channels_.find(header.channel);
+  // What was said before the agent heard that the channel is closed.
+  if (found == channels_.end() && header.channel < next_channel_) return ok_status();
+  if (found == channels_.end()) return Error(ErrorCode::kIo, "the agent spoke of an execution that was never begun");
+  const std::shared_ptr<Channel> channel = found->second;
+  std::vector<UniqueFd> passed = std::move(passed_);
+  passed_.clear();
+  return channel->received(header.type, header.request, message.payload, passed);
+}
+
+// ---------- its end ----------
+void Session::fail(Error why) {
+  if (socket_.valid()) reactor_.unwatch(socket_.get());
+  socket_.reset();
+  if (health_) reactor_.cancel(*health_);
+  health_.reset();
+  outgoing_.clear();
+  std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels;
+  channels.swap(channels_);
+  for (const auto& [number, channel] : channels) channel->lost(why);
+  if (const auto lost = std::exchange(lost_, nullptr)) lost(std::move(why));
+}
+
+void Session::finish(const Error& why) {
+  lost_ = nullptr;
+  const auto alive = alive_;
+  while (socket_.valid() && receive_all().ok()) {
+    if (!*alive) return;
+  }
+  if (*alive) fail(why);
+}
+
+// ---------- health ----------
+void Session::watch_health() {
+  health_ =
+      reactor_.at(std::max(heard_ + kSilence, Clock::now() + std::chrono::seconds(1)), [this] { check_health(); });
+}
+
+void Session::check_health() {
+  health_.reset();
+  if (Clock::now() - heard_ < kSilence) return watch_health();
+  if (pinged_) return fail(Error(ErrorCode::kBoxLost, "the box's agent does not answer"));
+  pinged_ = true;
+  send(protocol::Type::kPing, 0, 1, {});
+  health_ = reactor_.at(Clock::now() + kSilence, [this] { check_health(); });
+}
+
+}  // namespace sluicebox::box
