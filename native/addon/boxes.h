@@ -5,17 +5,14 @@
 
 #include <napi.h>
 
-#include <chrono>
-#include <functional>
 #include <memory>
-#include <optional>
 #include <string>
 #include <unordered_map>
 
+#include "addon/box_ground.h"
 #include "addon/open_box.h"
 #include "addon/open_execution.h"
 #include "base/thread_pool.h"
-#include "box/home.h"
 #include "event_queue/operation.h"
 
 namespace sluicebox::addon {
@@ -42,23 +39,22 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   // --- for the payloads that hand a box or an execution to JavaScript ---
   void adopt(std::shared_ptr<OpenBox> open);
   void adopt(std::shared_ptr<OpenExecution> open);
-  // A box that nobody will own: nothing of it remains.
-  void destroy(const std::shared_ptr<OpenBox>& open);
+  std::shared_ptr<OpenBox> find(const std::string& id) const;
 
  private:
   using Operation = std::shared_ptr<event_queue::Operation>;
-  // What the work on other threads shares: the home, once it is open.
-  struct Ground;
 
-  Result<std::shared_ptr<box::Reactor>> reactor();
-  void create(Operation operation, const Napi::Object& request, std::shared_ptr<OpenBox> open);
-  void open(Operation operation, const Napi::Object& request, std::shared_ptr<OpenBox> open);
-  void list(Operation operation, const Napi::Object& request);
-  void start(Operation operation, const Napi::Object& request);
-  void remove(Operation operation, const Napi::Object& request);
-  void execute(Operation operation, const Napi::Object& request, std::shared_ptr<OpenExecution> open);
+  // Made when the first box is asked for: a runtime without boxes has no reactor.
+  Result<std::shared_ptr<BoxGround>> ground();
+  Operation open_operation(Napi::Env env, bool wants_progress);
+  event_queue::HandleId create(Napi::Env env, const Napi::Object& request, bool wants_progress);
+  event_queue::HandleId open(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId list(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId start(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId remove(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId execute(Napi::Env env, const Napi::Object& request);
   std::shared_ptr<OpenBox> box_of(const Napi::Object& request);
-  Result<std::shared_ptr<OpenBox>> reserve_box();
+  std::shared_ptr<OpenBox> reserve_box(Napi::Env env);
   void command_box(const std::shared_ptr<OpenBox>& open, std::uint32_t number, const std::string& verb,
                    const Napi::Object& request);
   void command_execution(const std::shared_ptr<OpenExecution>& open, std::uint32_t number, const std::string& verb,
@@ -66,7 +62,7 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
 
   const std::shared_ptr<event_queue::Queue> queue_;
   ThreadPool& pool_;
-  std::shared_ptr<Ground> ground_;
+  std::shared_ptr<BoxGround> ground_;
   bool ended_ = false;
   std::uint32_t next_request_ = 1;
   std::unordered_map<std::uint64_t, std::shared_ptr<OpenBox>> boxes_;

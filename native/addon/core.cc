@@ -77,6 +77,10 @@ Napi::Function Core::define(Napi::Env env) {
                          InstanceMethod<&Core::submit>("submit"),
                          InstanceMethod<&Core::progress>("progress"),
                          InstanceMethod<&Core::claim>("claim"),
+                         InstanceMethod<&Core::command>("command"),
+                         InstanceMethod<&Core::news>("news"),
+                         InstanceMethod<&Core::read>("read"),
+                         InstanceMethod<&Core::release>("release"),
                          InstanceMethod<&Core::cancel>("cancel"),
                          InstanceMethod<&Core::begin_close>("beginClose"),
                          InstanceMethod<&Core::shutdown>("shutdown"),
@@ -108,6 +112,7 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   on_batch_ = Napi::Persistent(info[2].As<Napi::Function>());
   bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   pool_.emplace(static_cast<std::size_t>(workers));
+  boxes_ = std::make_shared<Boxes>(queue_, *pool_);
   joined_ = false;
   queue_->attach_bell(bell_.get());
   // Added after the bell, so that it runs before the bell's function is torn down.
@@ -130,6 +135,7 @@ void Core::environment_ends(void* self) {
 bool Core::end(std::chrono::milliseconds wait) {
   if (queue_ == nullptr) return true;  // the constructor threw
   queue_->begin_close();
+  if (boxes_) boxes_->shutdown();
   queue_->settle();
   queue_->finish_close();
   queue_->detach_bell();
@@ -173,8 +179,10 @@ void Core::answer() {
 Napi::Value Core::submit(const Napi::CallbackInfo& info) {
   const Napi::Env env = info.Env();
   if (!info[0].IsString()) throw Napi::TypeError::New(env, "op: expected a string");
-  ImageWork work = work_parser_(info[0].As<Napi::String>().Utf8Value(), object_argument(info, 1));
+  const std::string op = info[0].As<Napi::String>().Utf8Value();
   const bool wants_progress = info[2].IsBoolean() && info[2].As<Napi::Boolean>().Value();
+  if (Boxes::has(op)) return from_handle(env, boxes_->submit(env, op, object_argument(info, 1), wants_progress));
+  ImageWork work = work_parser_(op, object_argument(info, 1));
   auto operation = event_queue::Operation::open(
       *queue_, wants_progress ? event_queue::Operation::Progress::kYes : event_queue::Operation::Progress::kNo);
   if (!operation.ok()) throw throwable(env, operation.error());

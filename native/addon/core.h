@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "addon/bell.h"
+#include "addon/boxes.h"
 #include "addon/image_work.h"
 #include "base/path_policy.h"
 #include "base/thread_pool.h"
@@ -38,6 +39,10 @@ class Core final : public Napi::ObjectWrap<Core> {
   Napi::Value take(const Napi::CallbackInfo& info);
   Napi::Value submit(const Napi::CallbackInfo& info);
   Napi::Value progress(const Napi::CallbackInfo& info);
+  Napi::Value command(const Napi::CallbackInfo& info) { return boxes_->command(info); }
+  Napi::Value news(const Napi::CallbackInfo& info) { return boxes_->news(info); }
+  Napi::Value read(const Napi::CallbackInfo& info) { return boxes_->read(info); }
+  void release(const Napi::CallbackInfo& info) { boxes_->release(info); }
   Napi::Value claim(const Napi::CallbackInfo& info);
   Napi::Value cancel(const Napi::CallbackInfo& info);
   void begin_close(const Napi::CallbackInfo& info);
@@ -58,6 +63,7 @@ class Core final : public Napi::ObjectWrap<Core> {
   std::shared_ptr<event_queue::Queue> queue_;
   std::shared_ptr<const PathPolicy> policy_;
   std::optional<ThreadPool> pool_;
+  std::shared_ptr<Boxes> boxes_;
   std::unique_ptr<ThreadSafeBell> bell_;
   Napi::Reference<Napi::Uint32Array> records_;
   Napi::FunctionReference on_batch_;

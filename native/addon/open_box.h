@@ -4,7 +4,9 @@
 #pragma once
 
 #include <atomic>
+#include <functional>
 #include <memory>
+#include <optional>
 
 #include "addon/mailbox.h"
 #include "box/box.h"
@@ -23,6 +25,8 @@ class OpenBox final : public box::BoxListener {
 
   // Set once, before anyone else knows of it.
   std::shared_ptr<box::Box> box;
+  // Of a box that was made and not started. A worker's, one at a time.
+  std::optional<box::Home::Held> held;
   // What to do when a box that is not kept has ended: its leftovers go. Set with it; called on the reactor's thread.
   std::function<void(const box::StateChange&)> on_change;
 

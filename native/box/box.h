@@ -51,6 +51,7 @@ class Box final : public std::enable_shared_from_this<Box> {
   Box& operator=(const Box&) = delete;
 
   const BoxRecord& record() const { return record_; }
+  const Home& home() const { return *home_; }
   // Hears of every change from now on.
   void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
   State state() const { return state_; }

@@ -64,6 +64,8 @@ class Execution final : public Channel, public std::enable_shared_from_this<Exec
   void resize(std::uint32_t request, const protocol::Resize& resize);
   // The sink has room again.
   void resume(protocol::Stream stream);
+  // Says yes to a command that has nothing to wait for.
+  void answer(std::uint32_t request) { listener_->answered(request, true); }
   // Nobody will read this stream.
   void discard(protocol::Stream stream);
   // Whether bytes that were read must be told (a framed stream gives credit for them).

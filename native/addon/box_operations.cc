@@ -1,0 +1,179 @@
+#include "addon/box_operations.h"
+
+#include <ctime>
+#include <utility>
+
+namespace sluicebox::addon {
+
+namespace {
+
+using box::State;
+
+std::int64_t now_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
+}
+
+// Which part of its configuration a box of that name does not share; empty when none.
+std::string difference(const box::BoxSpec& a, const box::BoxSpec& b) {
+  if (a.keep != b.keep) return "ephemeral";
+  if (a.directory != b.directory) return "rootfs";
+  if (a.memory_bytes.value != b.memory_bytes.value) return "memory";
+  if (a.vcpus.value != b.vcpus.value) return "vcpus";
+  if (a.processes.value != b.processes.value) return "maxProcesses";
+  if (a.storage_bytes != b.storage_bytes) return "storage";
+  if (a.config != b.config) return "env, cwd, user or labels";
+  return "";
+}
+
+Result<MadeBox> reuse(const CreateRequest& request, box::Home::Entry entry) {
+  const std::string differs = difference(request.spec, entry.record.spec);
+  if (differs.empty())
+    return MadeBox{.open = nullptr, .record = std::move(entry.record), .running = entry.running, .reused = true};
+  return Error(ErrorCode::kBoxExists,
+               "a box named \"" + *request.spec.name + "\" exists with another configuration: " + differs)
+      .advise("Ask for the same, use another name, or ifExists: 'replace'.");
+}
+
+struct Added {
+  box::BoxRecord record;
+  std::optional<box::Home::Held> held;
+};
+
+// The record of a new box; of an existing one for kReuse, with nothing held.
+Result<Added> add_or_find(const box::Home& home, const CreateRequest& request, std::optional<MadeBox>& found) {
+  while (true) {
+    box::BoxRecord record{
+        .id = TRY(box::new_box_id()), .created_at_ms = now_ms(), .first_uid = 0, .spec = request.spec};
+    auto held = home.add(record);
+    if (held.ok()) return Added{.record = std::move(record), .held = std::move(held).value()};
+    if (held.error().code != ErrorCode::kBoxExists || request.if_exists == IfExists::kError) return Error(held.error());
+    auto other = home.find(*request.spec.name);
+    if (!other.ok() && other.error().code == ErrorCode::kBoxNotFound) continue;  // gone meanwhile
+    if (!other.ok()) return Error(other.error());
+    if (request.if_exists == IfExists::kReuse) {
+      found = TRY(reuse(request, std::move(other).value()));
+      return Added{.record = found->record, .held = std::nullopt};
+    }
+    TRY(home.remove(other->record.id));
+  }
+}
+
+// What is left of a box that is not kept goes when it has ended.
+void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<const box::Home>& home, OpenBox& open,
+             bool keep) {
+  if (keep) return;
+  open.on_change = [ground, home, weak = std::weak_ptr<box::Box>(open.box)](const box::StateChange& change) {
+    const auto box = weak.lock();
+    if (!box || (change.state != State::kStopped && change.state != State::kFailed)) return;
+    const bool stopped = change.state == State::kStopped;
+    // The keeper has done it, unless it was killed.
+    ground->on_worker([ground, home, box, stopped] {
+      [[maybe_unused]] const Status removed = home->remove(box->record().id);
+      if (stopped) ground->reactor->post([box] { box->set_removed(); });
+    });
+  };
+}
+
+}  // namespace
+
+void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
+                const CancelToken& cancel, const MadeCallback& done) {
+  const auto deadline = box::Clock::now() + request.boot_timeout;
+  auto home = ground->home(request.home);
+  if (!home.ok()) return done(std::move(home).error());
+  std::optional<MadeBox> found;
+  auto added = add_or_find(**home, request, found);
+  if (!added.ok()) return done(std::move(added).error());
+  if (found) {
+    if (!found->running) {
+      open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
+      open->box->listen(open);
+      found->open = std::move(open);
+    }
+    return done(std::move(*found));
+  }
+  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, added->record);
+  open->box->listen(open);
+  tidy_up(ground, *home, *open, request.spec.keep);
+  MadeBox made{.open = open, .record = added->record, .running = request.start, .reused = false};
+  if (!request.start) {
+    // Held, so that nobody takes it for one that was left behind.
+    open->held = std::move(added->held);
+    return done(std::move(made));
+  }
+  ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
+  auto launched = open->box->launch_on_worker(std::move(added->held), cancel, deadline);
+  if (!launched.ok()) [[maybe_unused]]
+    const Status removed = (*home)->remove(added->record.id);
+  const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));
+  ground->reactor->post([open, result, made = std::move(made), done] {
+    Status started = open->box->finish_start(std::move(*result));
+    if (started.ok())
+      done(made);
+    else
+      done(std::move(started).error());
+  });
+}
+
+Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path,
+                         const std::string& id_or_name, std::shared_ptr<OpenBox> open) {
+  const auto home = TRY(ground->home(home_path));
+  box::Home::Entry entry = TRY(home->find(id_or_name));
+  MadeBox made{.open = nullptr, .record = std::move(entry.record), .running = entry.running, .reused = true};
+  if (made.running) return made;
+  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, home, made.record);
+  open->box->listen(open);
+  made.open = std::move(open);
+  return made;
+}
+
+void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
+               std::shared_ptr<event_queue::Operation> operation, std::chrono::milliseconds boot_timeout,
+               std::function<void(Status)> done) {
+  ground->reactor->post([=] {
+    if (Status begun = open->box->begin_start(); !begun.ok()) return done(std::move(begun));
+    ground->on_worker(operation, [=] {
+      auto held = std::exchange(open->held, std::nullopt);
+      const auto result = std::make_shared<Result<box::LaunchedBox>>(
+          open->box->launch_on_worker(std::move(held), operation->cancel(), box::Clock::now() + boot_timeout));
+      ground->reactor->post([=] { done(open->box->finish_start(std::move(*result))); });
+    });
+  });
+}
+
+void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
+                std::shared_ptr<event_queue::Operation> operation, std::function<void(Status)> done) {
+  ground->reactor->post([=] {
+    if (open->box->state() == State::kRemoved) return done(ok_status());
+    if (Status may = open->box->check_removable(); !may.ok()) return done(std::move(may));
+    ground->on_worker(operation, [=] {
+      open->held.reset();
+      Status removed = open->box->home().remove(open->box->record().id);
+      ground->reactor->post([=] {
+        if (removed.ok()) open->box->set_removed();
+        done(removed);
+      });
+    });
+  });
+}
+
+void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open) {
+  ground->reactor->post([ground, open] {
+    const auto remove = [ground, open] {
+      ground->on_worker([open] {
+        open->held.reset();
+        [[maybe_unused]] const Status removed = open->box->home().remove(open->box->record().id);
+      });
+    };
+    const State state = open->box->state();
+    if (state != State::kRunning && state != State::kStopping) return remove();
+    open->on_change = [remove](const box::StateChange& change) {
+      if (change.state == State::kStopped || change.state == State::kFailed) remove();
+    };
+    open->box->stop(0, std::chrono::milliseconds(0));
+  });
+}
+
+}  // namespace sluicebox::addon

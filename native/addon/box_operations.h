@@ -1,0 +1,50 @@
+// box_operations.h: what each operation on boxes does, off the JavaScript thread.
+// Knows: box/, the ground they stand on. Does not know: how values cross.
+// Threads: as said at each.
+#pragma once
+
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <string>
+
+#include "addon/box_ground.h"
+#include "addon/box_values.h"
+#include "addon/open_box.h"
+
+namespace sluicebox::addon {
+
+// A box that was made, or found.
+struct MadeBox {
+  std::shared_ptr<OpenBox> open;  // null: it stood there already, and runs here or in another process
+  box::BoxRecord record;
+  bool running = false;  // by somebody
+  bool reused = false;
+};
+
+struct CreateRequest {
+  std::string home;
+  box::BoxSpec spec;
+  IfExists if_exists = IfExists::kError;
+  bool start = true;
+  std::chrono::milliseconds boot_timeout{0};
+};
+using MadeCallback = std::function<void(Result<MadeBox>)>;
+
+// On a worker. `done` is called there or on the reactor's thread, once. A box that fails to start leaves nothing.
+void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
+                const CancelToken& cancel, const MadeCallback& done);
+// On a worker.
+Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home,
+                         const std::string& id_or_name, std::shared_ptr<OpenBox> open);
+// From any thread. `done` on the reactor's.
+void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
+               std::shared_ptr<event_queue::Operation> operation, std::chrono::milliseconds boot_timeout,
+               std::function<void(Status)> done);
+// From any thread. `done` on the reactor's, or on a worker.
+void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
+                std::shared_ptr<event_queue::Operation> operation, std::function<void(Status)> done);
+// From any thread: nothing of it remains, and nobody is told.
+void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open);
+
+}  // namespace sluicebox::addon
