@@ -88,6 +88,7 @@ Result<Spawn> decode_spawn(Bytes bytes) {
   const bool has_gid = reader.flag();
   const std::uint32_t gid = reader.u32();
   if (has_gid) spawn.user.gid = gid;
+  valid = valid && (has_gid || gid == 0);
   spawn.in = enumerator(reader, Stdio::kNull, Stdio::kFramed, valid);
   spawn.out = enumerator(reader, Stdio::kNull, Stdio::kFramed, valid);
   spawn.err = enumerator(reader, Stdio::kNull, Stdio::kStdout, valid);
