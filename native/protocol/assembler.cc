@@ -2,8 +2,16 @@
 
 namespace sluicebox::protocol {
 
+namespace {
+
+constexpr std::size_t kKept = 4 * kMaxPayload;
+
+}  // namespace
+
 Result<std::optional<Message>> Assembler::add(const Header& header, Bytes payload) {
   if (!open_) {
+    // A long message is a rare one; its memory is not kept for the next.
+    if (parts_.capacity() > kKept) parts_ = {};
     if (!header.more) return std::optional(Message{header, payload});
     open_ = header;
     parts_.clear();

@@ -88,6 +88,7 @@ Result<Spawn> decode_spawn(Bytes bytes) {
   const bool has_gid = reader.flag();
   const std::uint32_t gid = reader.u32();
   if (has_gid) spawn.user.gid = gid;
+  valid = valid && (has_gid || gid == 0);
   spawn.in = enumerator(reader, Stdio::kNull, Stdio::kFramed, valid);
   spawn.out = enumerator(reader, Stdio::kNull, Stdio::kFramed, valid);
   spawn.err = enumerator(reader, Stdio::kNull, Stdio::kStdout, valid);
@@ -101,6 +102,7 @@ Result<Spawn> decode_spawn(Bytes bytes) {
   valid = valid && !spawn.argv.empty() && !any_nul(spawn.argv) && !any_nul(spawn.env) && !has_nul(spawn.cwd);
   valid = valid && (!spawn.tty || (spawn.in == spawn.out && spawn.in != Stdio::kNull && spawn.err == Stdio::kStdout));
   valid = valid && spawn.cols <= 0xffff && spawn.rows <= 0xffff && spawn.grace_ms >= -1;
+  valid = valid && spawn.kill_signal >= 1 && spawn.kill_signal <= 64;
   if (!reader.ok() || !valid) return malformed("spawn");
   return spawn;
 }

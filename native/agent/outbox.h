@@ -1,0 +1,53 @@
+// outbox.h: what goes out on a session: frames in order, kept while the socket is full.
+// Knows: frames, the session's socket. Does not know: what the frames say.
+// Threads: one.
+#pragma once
+
+#include <deque>
+#include <functional>
+#include <vector>
+
+#include "base/unique_fd.h"
+#include "protocol/frame.h"
+
+namespace sluicebox::agent {
+
+class Outbox {
+ public:
+  // What may pile up for a peer that does not read. Bytes of streams stop long before: they are not taken from their
+  // pipe while anything waits here.
+  static constexpr std::size_t kLimit = 4 * 1024 * 1024;
+
+  // `socket` does not block and is the session's. `full`: flush() is to be called when there is room again. `broken`:
+  // the peer is gone, or reads too slowly; everything said from now on is lost.
+  Outbox(int socket, std::function<void()> full, std::function<void()> broken)
+      : socket_(socket), full_(std::move(full)), broken_(std::move(broken)) {}
+
+  // At most one frame's payload. The descriptor, if any, travels with it.
+  void send(protocol::Type type, std::uint32_t channel, std::uint32_t request, Bytes payload = {},
+            UniqueFd descriptor = {});
+  void flush();
+
+  bool waiting() const { return !queue_.empty(); }
+  // Nothing is sent any more, from now on.
+  void close();
+
+ private:
+  struct Item {
+    protocol::Header header;
+    std::vector<std::byte> payload;
+    UniqueFd descriptor;
+  };
+  enum class Sent { kYes, kFull, kBroken };
+  Sent try_send(const protocol::Header& header, Bytes payload, const UniqueFd& descriptor) const;
+  void give_up();
+
+  const int socket_;
+  const std::function<void()> full_;
+  const std::function<void()> broken_;
+  std::deque<Item> queue_;
+  std::size_t queued_bytes_ = 0;
+  bool closed_ = false;
+};
+
+}  // namespace sluicebox::agent

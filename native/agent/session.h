@@ -1,0 +1,79 @@
+// session.h: one host at the other end of a socket: its greeting, its requests, its executions.
+// Knows: messages, executions. Does not know: other sessions, the keeper.
+// Threads: one.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <vector>
+
+#include "agent/children.h"
+#include "agent/execution.h"
+#include "agent/launcher.h"
+#include "agent/loop.h"
+#include "agent/outbox.h"
+#include "base/unique_fd.h"
+#include "protocol/assembler.h"
+#include "protocol/packet_socket.h"
+
+namespace sluicebox::agent {
+
+// What the sessions of an agent share.
+struct Shared {
+  Loop& loop;
+  Children& children;
+  Launcher& launcher;
+  bool ending = false;  // nothing is spawned any more
+};
+
+class Session {
+ public:
+  // Greets at once. `socket` does not block.
+  Session(Shared& shared, UniqueFd socket, bool leash);
+
+  bool leash() const { return leash_; }
+  // By either end: nothing is said or heard any more. Its executions end with the object.
+  bool closed() const { return closed_; }
+  // Everything said has left the agent.
+  bool flushed() const { return closed_ || !outbox_.waiting(); }
+  // Lets go of executions that are over.
+  void sweep();
+  template <typename Visit>
+  void each_execution(Visit visit) {
+    for (auto& [channel, execution] : executions_) visit(*execution);
+  }
+
+ private:
+  void ready(std::uint32_t events);
+  void receive();
+  void room();
+  void close();
+
+  // False: the host did what no host of ours does.
+  bool fragment(protocol::Received& received, Bytes payload);
+  bool message(const protocol::Message& message);
+  bool greeting(const protocol::Message& message);
+  bool spawn(const protocol::Message& message);
+  bool kill(const protocol::Message& message);
+  bool resize(const protocol::Message& message);
+  bool input(const protocol::Message& message);
+  bool input_end(const protocol::Message& message);
+  bool discard(const protocol::Message& message);
+  bool credit(const protocol::Message& message);
+  Execution* execution(std::uint32_t channel) const;
+
+  Shared& shared_;
+  UniqueFd socket_;
+  const bool leash_;
+  bool closed_ = false;
+  bool greeted_ = false;
+  protocol::Assembler assembler_;
+  std::vector<UniqueFd> descriptors_;  // of the message that is being joined
+  Outbox outbox_;
+  Watch watch_;
+  std::map<std::uint32_t, std::unique_ptr<Execution>> executions_;
+  std::uint32_t last_resumed_ = 0;
+};
+
+}  // namespace sluicebox::agent
