@@ -62,6 +62,15 @@ void take_trees(FirstProcess& process, std::vector<UniqueFd> trees) {
   }
 }
 
+// The keeper ends this process once it has heard. An end by itself, with words of the keeper unread, would drop what
+// was said on the way.
+[[noreturn]] void report(int setup, const Error& error) {
+  (void)say(setup, Type::kLaunchFailed, protocol::encode(as_answer(error)));
+  while (hear(setup).ok()) {
+  }
+  ::_exit(1);
+}
+
 Status default_signals() {
   sigset_t none;
   ::sigemptyset(&none);
@@ -119,9 +128,7 @@ Status execute_agent(const FirstProcess& process) {
   char* const argv[] = {name, nullptr};
   char* const environment[] = {nullptr};
   ::syscall(SYS_execveat, agent.get(), "", argv, environment, AT_EMPTY_PATH);
-  const Error error = failure(errno, "execute the agent");
-  (void)say(setup.get(), Type::kLaunchFailed, protocol::encode(as_answer(error)));
-  ::_exit(1);
+  report(setup.get(), failure(errno, "execute the agent"));
 }
 
 Status build(FirstProcess& process) {
@@ -144,8 +151,7 @@ Status build(FirstProcess& process) {
 void become_first_process(FirstProcess process) {
   keep_only({process.setup, process.link, process.agent, process.root.lower_place, process.root.box_place});
   const Status done = build(process);
-  if (!done.ok()) (void)say(process.setup, Type::kLaunchFailed, protocol::encode(as_answer(done.error())));
-  ::_exit(1);
+  report(process.setup, done.error());
 }
 
 }  // namespace sluicebox::keeper
