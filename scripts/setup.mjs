@@ -13,6 +13,7 @@ const toRun = [
   ['cmake', 'cmake'],
   ['ninja-build', 'ninja'],
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
+  ['libseccomp-dev', '/usr/include/seccomp.h'],
   ['qemu-utils', 'qemu-img'],
   ['e2fsprogs', 'mkfs.ext4'],
 ]
