@@ -1,7 +1,7 @@
 // The error classes: one for each native code, told apart by code, recognised across realms, with the caller's stack.
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
-import { errorFactories, fromNative, withCallersStack } from '../../lib/errors.js'
+import { errorFactories, fromNative, withCallersStack } from '../../lib/native-errors.js'
 import { ImageError, InvalidArgumentError, RuntimeClosedError, SluiceboxError } from '../../lib/index.js'
 import { loadAddon } from '../../lib/native.js'
 import { makeFolder } from '../support/folder.js'
