@@ -80,10 +80,13 @@ const endOf = ({ exitCode, signal, signalDescription }: ExitInfo): string =>
 
 function knownOf(execution: Execution, settings: RunSettings, place: RunPlace, transcript: Transcript) {
   const { encoding, stripFinalNewline, all } = settings
-  const text = (which: 'stdout' | 'stderr' | 'all') =>
-    encoding === 'buffer'
-      ? transcript.bytesOf(which, stripFinalNewline)
-      : transcript.textOf(which, stripFinalNewline, encoding)
+  const { truncated } = transcript
+  const text = (which: 'stdout' | 'stderr' | 'all') => {
+    // Where bytes were left out, what is kept is exactly as much as was asked for.
+    const cut = which === 'all' ? truncated.stdout + truncated.stderr : truncated[which]
+    const strip = stripFinalNewline && cut === 0
+    return encoding === 'buffer' ? transcript.bytesOf(which, strip) : transcript.textOf(which, strip, encoding)
+  }
   return {
     id: execution.id,
     boxId: place.boxId,
@@ -94,7 +97,7 @@ function knownOf(execution: Execution, settings: RunSettings, place: RunPlace, t
     stdout: text('stdout'),
     stderr: text('stderr'),
     ...(all && { all: text('all') }),
-    truncated: transcript.truncated,
+    truncated,
   }
 }
 
