@@ -1,6 +1,5 @@
-// The error classes of the contract, and the one table from native codes to them.
+// What every error of this library is, and the classes of arguments, of the runtime and of images.
 import type { DiskFormat } from './image-types.js'
-import type { NativeError } from './native.js'
 
 export type SluiceboxErrorCode =
   | 'INVALID_ARGUMENT'
@@ -11,6 +10,22 @@ export type SluiceboxErrorCode =
   | 'NO_SPACE'
   | 'IO'
   | 'INTERNAL'
+  | 'BOX_NOT_FOUND'
+  | 'BOX_EXISTS'
+  | 'BOX_STATE'
+  | 'BOX_START'
+  | 'BOX_LOST'
+  | 'IN_USE'
+  | 'HOME_INCOMPATIBLE'
+  | 'EXEC_SPAWN'
+  | 'EXEC_FAILED'
+  | 'EXEC_TIMEOUT'
+  | 'EXEC_OVERFLOW'
+  | 'EXEC_LOST'
+  | 'EXEC_NOT_FOUND'
+  | 'EXEC_EXISTS'
+  | 'WAIT_TIMEOUT'
+  | 'STDIN_CLOSED'
   | 'IMAGE_NOT_FOUND'
   | 'IMAGE_EXISTS'
   | 'IMAGE_FORMAT'
@@ -22,6 +37,7 @@ export type SluiceboxErrorCode =
 export interface ErrorDetails {
   /** The public call that failed, e.g. 'images.rebase'. */
   readonly op: string
+  readonly boxId?: string
   readonly path?: string
   /** errno name when the failure came from the operating system. */
   readonly errno?: string
@@ -37,6 +53,8 @@ export class SluiceboxError<C extends SluiceboxErrorCode = SluiceboxErrorCode> e
   readonly code: C
   /** The public call that failed. */
   readonly op: string
+  /** The box concerned. */
+  declare readonly boxId?: string
   /** The file concerned. */
   declare readonly path?: string
   /** errno name (e.g. 'ENOSPC') when the failure came from the operating system. */
@@ -51,6 +69,7 @@ export class SluiceboxError<C extends SluiceboxErrorCode = SluiceboxErrorCode> e
     this.code = code
     this.op = details.op
     this.retryable = details.retryable ?? false
+    if (details.boxId !== undefined) this.boxId = details.boxId
     if (details.path !== undefined) this.path = details.path
     if (details.errno !== undefined) this.errno = details.errno
     if (details.hint !== undefined) this.hint = details.hint
@@ -116,81 +135,4 @@ export class ImageError<C extends SluiceboxErrorCode = SluiceboxErrorCode> exten
   static {
     Object.defineProperty(ImageError.prototype, 'name', { value: 'ImageError', configurable: true })
   }
-}
-
-type Made = (message: string, details: ErrorDetails & { offset?: number }) => SluiceboxError
-
-const plain =
-  (code: SluiceboxErrorCode): Made =>
-  (message, details) =>
-    new SluiceboxError(code, message, details)
-const image =
-  (code: SluiceboxErrorCode): Made =>
-  (message, details) =>
-    new ImageError(code, message, details)
-
-/**
- * Native error name → the error it becomes. A test walks every native code through it. `cancelled` and `queue_full` never
- * reach a caller: the first becomes the abort reason, the second a wait.
- */
-export const errorFactories: Readonly<Record<string, Made>> = {
-  // The native message starts with the key, as this class's own does: "clusterSize: must be …".
-  invalid_argument: (message, details) => {
-    const key = /^([A-Za-z.]+): /.exec(message)
-    return new InvalidArgumentError(
-      key?.[1] ?? 'options',
-      key ? message.slice(key[0].length) : message,
-      details.op,
-      details.hint,
-    )
-  },
-  unsupported: image('UNSUPPORTED'),
-  closed: (_message, details) => new RuntimeClosedError(details.op, true),
-  cancelled: plain('INTERNAL'),
-  permission: plain('PERMISSION'),
-  no_space: plain('NO_SPACE'),
-  io: plain('IO'),
-  out_of_memory: plain('INTERNAL'),
-  internal: plain('INTERNAL'),
-  queue_full: plain('INTERNAL'),
-  image_not_found: image('IMAGE_NOT_FOUND'),
-  image_exists: image('IMAGE_EXISTS'),
-  image_format: image('IMAGE_FORMAT'),
-  image_corrupt: image('IMAGE_CORRUPT'),
-  image_locked: image('IMAGE_LOCKED'),
-  image_chain: image('IMAGE_CHAIN'),
-  image_too_small: image('IMAGE_TOO_SMALL'),
-  path_refused: plain('PERMISSION'),
-}
-
-/** The public error for a native one, with the stack of the call that submitted the work. */
-export function fromNative(
-  names: ReadonlyMap<number, string>,
-  native: NativeError,
-  op: string,
-  trace?: { stack?: string },
-) {
-  const name = names.get(native.code)
-  const make = name === undefined ? undefined : errorFactories[name]
-  if (make === undefined) throw new Error(`native error code ${native.code} (${name}) has no class`)
-  const error = make(native.message, {
-    op,
-    path: native.path,
-    errno: native.errno,
-    hint: native.hint,
-    offset: native.offset,
-  })
-  return withCallersStack(error, trace)
-}
-
-/** Replaces the frames of the drain, which tell a user nothing, by those of the call. */
-export function withCallersStack<E extends Error>(error: E, trace?: { stack?: string }): E {
-  const frames = trace?.stack?.slice(trace.stack.indexOf('\n'))
-  if (frames?.startsWith('\n'))
-    Object.defineProperty(error, 'stack', {
-      value: `${error.name}: ${error.message}${frames}`,
-      writable: true,
-      configurable: true,
-    })
-  return error
 }

@@ -83,6 +83,9 @@ export abstract class TypedEvents<M extends EventMap<M>> {
     return true
   }
 
+  /** Somebody subscribed or left. @internal */
+  protected listenersChanged(_event: string): void {}
+
   #checked(fn: unknown, method: string): Callee {
     if (typeof fn === 'function') return fn as Callee
     throw new InvalidArgumentError('fn', `a function, got ${inspect(fn)}`, `${this.#target}.${method}`)
@@ -104,6 +107,7 @@ export abstract class TypedEvents<M extends EventMap<M>> {
   #changed(event: string): this {
     const listeners = this.#emitter.listeners(event) as Callee[]
     this.#lists[event] = listeners.length > 0 ? listeners : undefined
+    this.listenersChanged(event)
     return this
   }
 }

@@ -1,7 +1,8 @@
 // images.*: checks the arguments, submits the work, gives native results their public shape.
 import type { CheckReport, ImageInfo, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
 import type { Call } from './operation.js'
-import { readCheck, readCreate, readFunction, readInfo, readRebase, readSignal } from './options.js'
+import { readFunction, readSignal } from './options.js'
+import { readCheck, readCreate, readInfo, readRebase } from './options-images.js'
 
 /** Runs one call, telling the runtime's listeners of its start and end. */
 export type RunImage = (op: ImageOp, path: string, call: Call, above: (...args: never[]) => unknown) => Promise<unknown>

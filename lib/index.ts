@@ -1,3 +1,26 @@
+export { Box } from './box.js'
+export {
+  BoxLostError,
+  BoxNotFoundError,
+  BoxStartError,
+  ExecError,
+  ExecFailedError,
+  ExecLostError,
+  ExecOverflowError,
+  ExecSpawnError,
+  ExecTimeoutError,
+} from './box-errors.js'
+export type {
+  BoxCreateOptions,
+  BoxEvents,
+  BoxFilter,
+  BoxInfo,
+  BoxLifecycleEvent,
+  BoxState,
+  Isolation,
+  Rootfs,
+  StopReason,
+} from './box-types.js'
 export {
   ImageError,
   InvalidArgumentError,
@@ -6,6 +29,22 @@ export {
   type SluiceboxErrorCode,
 } from './errors.js'
 export { TypedEvents } from './events.js'
+export type {
+  Argv,
+  Bytes,
+  ExecOptions,
+  ExecStdin,
+  ExecutionEvent,
+  ExecutionEvents,
+  ExecutionInfo,
+  ExitInfo,
+  RunOptions,
+  RunResult,
+  Signal,
+  StdinSource,
+  User,
+} from './exec-types.js'
+export { Execution } from './execution.js'
 export type {
   Cancellable,
   CheckReport,

@@ -1,6 +1,7 @@
 // The one file that loads the addon, and the types of its door.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
+import type { BoxState, StopReason } from './box-types.js'
 import { SluiceboxError } from './errors.js'
 
 /** Identifies one operation or other handle of a Core: generation and slot in one safe integer. */
@@ -14,7 +15,64 @@ export interface NativeError {
   readonly path?: string
   readonly offset?: number
   readonly hint?: string
+  /** Of a box that did not start. */
+  readonly phase?: 'prepare' | 'boot' | 'agent'
+  readonly consoleTail?: string
 }
+
+/** A box as its directory in the home records it. */
+export interface BoxRecord {
+  readonly id: string
+  readonly name?: string
+  readonly state: BoxState
+  /** Milliseconds of the epoch. */
+  readonly createdAt: number
+  readonly startedAt?: number
+  readonly ephemeral: boolean
+  readonly rootfs: { readonly kind: 'host' } | { readonly kind: 'directory'; readonly path: string }
+  readonly memory: number
+  readonly vcpus: number
+  readonly maxProcesses: number
+  readonly storage: number
+  readonly warnings: readonly string[]
+  /** The SDK's own JSON text, given back as it was. */
+  readonly config: string
+}
+
+/** What a process used and how it ended. */
+export interface NativeExit {
+  readonly exitCode?: number
+  readonly signal?: number
+  readonly timedOut: boolean
+  readonly forced: boolean
+  readonly startedAt: number
+  readonly durationMs: number
+  readonly userMs: number
+  readonly systemMs: number
+  readonly maxRssBytes: number
+  /** How many bytes of each stream, from its first, are the process's own; an orphan may have written more. */
+  readonly ownStdout: number
+  readonly ownStderr: number
+}
+
+/** Something that happened to a box or an execution, in the order it did. */
+export type News =
+  | { readonly kind: 'answer'; readonly request: number; readonly value?: unknown; readonly error?: NativeError }
+  | {
+      readonly kind: 'state'
+      readonly state: BoxState
+      readonly previous: BoxState
+      readonly reason?: StopReason
+      readonly error?: NativeError
+    }
+  | ({ readonly kind: 'exit' } & NativeExit)
+  | { readonly kind: 'lost'; readonly error: NativeError }
+  /** The lane is full: the process waits until somebody reads. Told once. */
+  | { readonly kind: 'stalled'; readonly lane: number }
+
+/** The lanes of an execution. */
+export const LANE = { stdout: 1, stderr: 2 } as const
+
 /** A claimed payload. From claim(), null means: claimed before its work ended; undefined: somebody else claimed first. */
 export type Outcome = { readonly value: unknown } | { readonly error: NativeError }
 
@@ -54,6 +112,18 @@ export interface Core {
   claim(id: HandleId): Outcome | null | undefined
   /** False when the operation's effect already stands, so that it will report success. */
   cancel(id: HandleId): boolean
+  /** Never queued; the answer comes among the handle's news. Throws a NativeError for an unknown or ended handle. */
+  command(id: HandleId, verb: string, request: object): number
+  /** What happened since the last call; to be asked for after a `control` or `terminal` record. */
+  news(id: HandleId): readonly News[]
+  /** `more`: bytes are left, and no record will tell of them; `ended`: nothing ever follows. */
+  read(
+    id: HandleId,
+    lane: number,
+    limit: number,
+  ): { readonly chunk: Buffer; readonly more: boolean; readonly ended: boolean }
+  /** The SDK is done with the handle: its lanes are discarded, its slots given back. Ends no process. */
+  release(id: HandleId): void
   /** No submission is accepted from here on. */
   beginClose(): void
   /** Cancels what runs, closes the queue, joins the workers; false when one was still stuck after `waitMs`. Idempotent. */

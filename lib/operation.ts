@@ -4,9 +4,10 @@ import { AsyncResource } from 'node:async_hooks'
 import { setMaxListeners } from 'node:events'
 import type { Drain, Sink } from './drain.js'
 import { generationOf } from './drain.js'
-import { fromNative, RuntimeClosedError, withCallersStack } from './errors.js'
+import { RuntimeClosedError } from './errors.js'
 import type { Progress } from './image-types.js'
 import { type HandleId, type NativeError, type Outcome, RECORD } from './native.js'
+import { type ErrorContext, fromNative, withCallersStack } from './native-errors.js'
 
 export interface Call {
   /** The public method, for messages: 'images.rebase'. */
@@ -16,6 +17,14 @@ export interface Call {
   readonly request: object
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress<never>) => void
+  /**
+   * Takes over a handle that the result names, in the very pass that brings it: a later turn would miss the records of that handle.
+   * What it returns is the call's result; what it throws, its failure.
+   */
+  readonly adopt?: (value: unknown) => unknown
+  /** How long an abort waits for the operation to unwind. Default: a second. */
+  readonly abortGraceMs?: number
+  readonly context?: ErrorContext
 }
 
 /** What an operation needs of the house around it. */
@@ -110,13 +119,23 @@ export class Operation implements Sink {
     this.#stoppedBy ??= 'abort'
     if (this.#id === undefined) this.#fail(this.call.signal?.reason)
     // A committed operation reports its success; any other has a moment to leave the image in order and release its lock.
-    else if (this.#around.drain.core.cancel(this.#id)) this.#grace = setTimeout(() => this.takeOver(), ABORT_GRACE_MS)
+    else if (this.#around.drain.core.cancel(this.#id))
+      this.#grace = setTimeout(() => this.takeOver(), this.call.abortGraceMs ?? ABORT_GRACE_MS)
   }
 
   #finish(outcome: Outcome | null | undefined): void {
     if (outcome === undefined) return
-    if (outcome !== null && 'value' in outcome) this.#settle(() => this.#resolve(outcome.value))
+    if (outcome !== null && 'value' in outcome) this.#succeed(outcome.value)
     else this.#fail(this.#reasonFor(outcome?.error))
+  }
+
+  #succeed(value: unknown): void {
+    try {
+      const result = this.call.adopt ? this.call.adopt(value) : value
+      this.#settle(() => this.#resolve(result))
+    } catch (error) {
+      this.#fail(error)
+    }
   }
 
   /** `error` is absent when the handle was taken from a worker that had not answered. */
@@ -162,6 +181,6 @@ export class Operation implements Sink {
   }
 
   #public(error: NativeError): Error {
-    return fromNative(this.#around.errorNames, error, this.call.name, this.#trace)
+    return fromNative(this.#around.errorNames, error, this.call.name, this.#trace, this.call.context)
   }
 }

@@ -2,8 +2,8 @@
 import { availableParallelism, homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
 import { inspect } from 'node:util'
-import { ImageError, InvalidArgumentError } from './errors.js'
-import type { DiskFormat } from './image-types.js'
+import type { Isolation } from './box-types.js'
+import { ImageError, InvalidArgumentError, SluiceboxError } from './errors.js'
 
 type Keys = readonly string[]
 
@@ -92,19 +92,6 @@ function sizeFromText(text: string): number | undefined {
   return match ? Number(match[1]) * (suffixes[match[2] ?? ''] ?? 1) : undefined
 }
 
-const builtFormats = ['raw', 'qcow2'] as const
-const laterFormats: readonly unknown[] = ['vmdk', 'vhd', 'vhdx']
-
-export function readFormat(op: string, name: string, value: unknown): DiskFormat | undefined {
-  if (laterFormats.includes(value)) {
-    throw new ImageError('UNSUPPORTED', `${name}: the ${value} format is not built`, {
-      op,
-      hint: 'The formats are raw and qcow2.',
-    })
-  }
-  return readChoice(op, name, value, builtFormats)
-}
-
 export function readFunction<F>(op: string, name: string, value: unknown): F | undefined {
   if (value !== undefined && typeof value !== 'function') throw bad(op, name, 'a function', value)
   return value as F | undefined
@@ -128,8 +115,10 @@ export interface RuntimeOptions {
     /** Default 64 MiB. */
     maxBytes?: number
   }
-  /** `images`: how many image operations run at once. Default: the number of workers. */
-  concurrency?: { images?: number }
+  /** How many image operations run, and how many boxes start, at once. Default: the number of workers; 4. */
+  concurrency?: { images?: number; boots?: number }
+  /** What stands between a box and the host when create() does not say. Default 'auto': namespaces, which is what is built. */
+  isolation?: Isolation | 'auto'
   /**
    * Directories outside of which an image or a backing file is refused. Default: paths that the caller names are not limited; paths
    * that an image names must lie in that image's directory or in the home, or be named by the caller in the same call. ['/'] trusts
@@ -144,15 +133,17 @@ export interface RuntimeSettings {
   readonly maxEvents: number
   readonly maxBytes: number
   readonly imageConcurrency: number
+  readonly bootConcurrency: number
   readonly directories: readonly string[]
   readonly restrictCallers: boolean
 }
 
 export function readRuntimeOptions(value: unknown): RuntimeSettings {
   const op = 'new Runtime'
-  const options = readOptions(op, value, ['home', 'workers', 'queue', 'concurrency', 'allowPaths'])
+  const options = readOptions(op, value, ['home', 'workers', 'queue', 'concurrency', 'isolation', 'allowPaths'])
   const queue = readOptions(op, options.queue, ['maxEvents', 'maxBytes'], 'queue')
-  const concurrency = readOptions(op, options.concurrency, ['images'], 'concurrency')
+  const concurrency = readOptions(op, options.concurrency, ['images', 'boots'], 'concurrency')
+  readIsolation(op, options.isolation)
   const home = absolute(options.home === undefined ? defaultHome() : readPath(op, 'home', options.home))
   const workers = readInteger(op, 'workers', options.workers, 1, 64) ?? Math.min(4, availableParallelism())
   const allowed = options.allowPaths === undefined ? undefined : readPaths(op, 'allowPaths', options.allowPaths)
@@ -162,6 +153,7 @@ export function readRuntimeOptions(value: unknown): RuntimeSettings {
     maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 20) ?? 4096,
     maxBytes: readInteger(op, 'queue.maxBytes', queue.maxBytes, 2 ** 16) ?? 64 * 2 ** 20,
     imageConcurrency: readInteger(op, 'concurrency.images', concurrency.images, 1, 1024) ?? workers,
+    bootConcurrency: readInteger(op, 'concurrency.boots', concurrency.boots, 1, 1024) ?? 4,
     directories: [home, ...(allowed ?? [])],
     restrictCallers: allowed !== undefined,
   }
@@ -177,97 +169,20 @@ function defaultHome(): string {
   return SLUICEBOX_HOME || join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'sluicebox')
 }
 
+/** Namespaces are what is built. */
+export function readIsolation(op: string, value: unknown): void {
+  if (value === 'vm')
+    throw new SluiceboxError('UNSUPPORTED', `isolation: 'vm' is not built`, { op, hint: `Use 'namespace' or 'auto'.` })
+  readChoice(op, 'isolation', value, ['namespace', 'auto'])
+}
+
 export function readCloseOptions(value: unknown): { timeoutMs: number } {
   const options = readOptions('close', value, ['timeoutMs'])
   return { timeoutMs: readInteger('close', 'timeoutMs', options.timeoutMs, 0, 2 ** 31 - 1) ?? 10_000 }
 }
 
-// ---------- images: each gives the request as the addon takes it ----------
-const common = ['signal', 'onProgress']
-
-export function readCreate(path: unknown, value: unknown): object {
-  const op = 'images.create'
-  const target = absolute(readPath(op, 'path', path))
-  if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
-  const format = readFormat(op, 'format', (value as { format?: unknown } | null)?.format)
-  if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
-  const shared = ['format', 'size', 'overwrite', 'backing', 'preallocation', ...common]
-  // extendedL2 and compression are recognised so that the refusal names them; they are not built.
-  const qcow2 = ['clusterSize', 'compat', 'refcountBits', 'lazyRefcounts', 'extendedL2', 'compression']
-  const options = readOptions(op, value, format === 'qcow2' ? [...shared, ...qcow2] : shared)
-  const request = {
-    path: target,
-    format,
-    size: readSize(op, 'size', options.size),
-    overwrite: readBoolean(op, 'overwrite', options.overwrite) ?? false,
-    backing: readBacking(op, options.backing),
-  }
-  if (format === 'raw') {
-    if (request.backing)
-      throw new ImageError('UNSUPPORTED', 'backing: a raw image cannot have one', { op, hint: 'Use format: "qcow2".' })
-    return {
-      ...request,
-      preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
-    }
-  }
-  return {
-    ...request,
-    clusterSize: readSize(op, 'clusterSize', options.clusterSize) ?? 65536,
-    version: readChoice(op, 'compat', options.compat, ['0.10', '1.1']) === '0.10' ? 2 : 3,
-    refcountBits: readChoice(op, 'refcountBits', options.refcountBits, [1, 2, 4, 8, 16, 32, 64]) ?? 16,
-    lazyRefcounts: readBoolean(op, 'lazyRefcounts', options.lazyRefcounts) ?? false,
-    extendedL2: readBoolean(op, 'extendedL2', options.extendedL2) ?? false,
-    zstd: readChoice(op, 'compression', options.compression, ['zlib', 'zstd']) === 'zstd',
-    preallocation:
-      readChoice(op, 'preallocation', options.preallocation, ['off', 'metadata', 'falloc', 'full']) ?? 'off',
-  }
-}
-
-function readBacking(op: string, value: unknown): { path: string; format: DiskFormat } | undefined {
-  if (value === undefined) return undefined
-  const backing = readOptions(op, value, ['path', 'format'], 'backing')
-  const format = readFormat(op, 'backing.format', backing.format)
-  if (format === undefined) throw bad(op, 'backing.format', 'the backing format, which is never guessed', undefined)
-  return { path: readPath(op, 'backing.path', backing.path), format }
-}
-
-export function readInfo(path: unknown, value: unknown): object {
-  const op = 'images.info'
-  const options = readOptions(op, value, ['chain', 'format', 'shared', 'signal'])
-  return {
-    path: absolute(readPath(op, 'path', path)),
-    chain: readBoolean(op, 'chain', options.chain) ?? false,
-    format: readFormat(op, 'format', options.format),
-    shared: readBoolean(op, 'shared', options.shared) ?? false,
-  }
-}
-
-export function readCheck(path: unknown, value: unknown): object {
-  const op = 'images.check'
-  const options = readOptions(op, value, ['repair', 'format', ...common])
-  return {
-    path: absolute(readPath(op, 'path', path)),
-    repair: readChoice(op, 'repair', options.repair, ['none', 'leaks', 'all']) ?? 'none',
-    format: readFormat(op, 'format', options.format),
-  }
-}
-
-export function readRebase(op: string, path: unknown, value: unknown) {
-  const options = readOptions(op, value, ['backing', 'backingFormat', 'format', 'mode', 'dryRun', ...common])
-  // A forgotten backing must not detach.
-  if (options.backing === undefined) throw bad(op, 'backing', 'a path, or null to detach', undefined)
-  return {
-    path: absolute(readPath(op, 'path', path)),
-    backing: options.backing === null ? '' : readText(op, 'backing', options.backing),
-    backingFormat: readFormat(op, 'backingFormat', options.backingFormat),
-    format: readFormat(op, 'format', options.format),
-    unsafe: readChoice(op, 'mode', options.mode, ['safe', 'unsafe']) === 'unsafe',
-    dryRun: readBoolean(op, 'dryRun', options.dryRun) ?? false,
-  }
-}
-
 // ---------- words ----------
-function bad(op: string, name: string, expected: string, got: unknown): InvalidArgumentError {
+export function bad(op: string, name: string, expected: string, got: unknown): InvalidArgumentError {
   return new InvalidArgumentError(
     name,
     `expected ${expected}, got ${inspect(got, { depth: 0, maxStringLength: 80 })}`,

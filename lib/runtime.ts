@@ -1,8 +1,11 @@
-// The runtime: one event queue, its workers, and the images worked on with them.
+// The runtime: one event queue, its workers, and the boxes and images worked on with them.
+import type { Box } from './box.js'
+import type { BoxFilter, BoxInfo, BoxLifecycleEvent } from './box-types.js'
+import { Boxes, type CreateOptions } from './boxes.js'
 import { Drain } from './drain.js'
 import { RuntimeClosedError, type SluiceboxError } from './errors.js'
 import { TypedEvents } from './events.js'
-import type { DiskFormat, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
+import type { Cancellable, DiskFormat, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
 import { ImageOperations } from './images.js'
 import { type Core, loadAddon } from './native.js'
 import type { Call } from './operation.js'
@@ -26,6 +29,8 @@ export interface RuntimeStats {
   lanes: { open: number; bytes: number; stalled: number }
   drain: { passes: number; events: number; longestMs: number; listenerErrors: number }
   handles: { live: number; claimed: number; finalized: number }
+  /** Of this runtime: those it made or got. */
+  boxes: { running: number; total: number }
 }
 
 export type ImageLifecycleEvent = {
@@ -37,6 +42,7 @@ export type ImageLifecycleEvent = {
 }
 
 export interface RuntimeEvents {
+  box: [event: BoxLifecycleEvent]
   image: [event: ImageLifecycleEvent]
   pressure: [event: { depth: number; capacity: number; state: 'high' | 'normal' }]
   /** A listener threw inside the drain loop. Without a listener here it becomes an uncaught exception. */
@@ -64,7 +70,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   /** State directory. */
   readonly home: string
   readonly #drain: Drain
-  readonly #operations: Operations
+  readonly #operations: { readonly images: Operations; readonly boots: Operations; readonly calls: Operations }
+  readonly #boxes: Boxes
   readonly #images: ImageOperations
   #listenerErrors = 0
   #pressure: 'high' | 'normal' = 'normal'
@@ -77,16 +84,56 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     super('runtime', (error, event) => this.#listenerFailed(error, event))
     this.home = settings.home
     this.#drain = new Drain(settings, (depth) => this.#afterPass(depth, settings.maxEvents))
-    this.#operations = new Operations(settings.imageConcurrency, {
+    const around = {
       drain: this.#drain,
       errorNames: new Map(loadAddon().addon.errorCodes),
-      listenerFailed: (error, event) => this.#listenerFailed(error, event),
-      roomMade: () => this.#operations.roomMade(),
+      listenerFailed: (error: unknown, event: { target: string; name: string }) => this.#listenerFailed(error, event),
+      roomMade: () => this.#roomMade(),
+    }
+    this.#operations = {
+      images: new Operations(settings.imageConcurrency, around),
+      boots: new Operations(settings.bootConcurrency, around),
+      // Executions and questions: nothing but the queue's room bounds them.
+      calls: new Operations(Number.POSITIVE_INFINITY, around),
+    }
+    this.#boxes = new Boxes(this.home, {
+      ...around,
+      ...this.#operations,
+      framed: process.env.SLUICEBOX_TRANSPORT === 'framed',
+      isClosed: () => this.#closing !== undefined,
+      lifecycle: (event) => this.emit('box', event),
     })
     this.#images = new ImageOperations((op, path, call, above) => this.#runImage(op, path, call, above))
     this.images = this.#images
     endWithProcess(this.#drain.core)
-    internals.set(this, { drain: this.#drain, operations: this.#operations })
+    internals.set(this, { drain: this.#drain, operations: this.#operations.images })
+  }
+
+  /**
+   * Makes a box and starts it. Aborting rejects at once, and what completes late is destroyed.
+   * @throws INVALID_ARGUMENT, UNSUPPORTED, BOX_EXISTS, BOX_START, IN_USE, RUNTIME_CLOSED
+   */
+  create(options?: CreateOptions): Promise<Box> {
+    return this.#boxes.create(options, this.create)
+  }
+
+  /** The box of that id or name. @throws BOX_NOT_FOUND, IN_USE (another process runs it) */
+  get(idOrName: string, options?: Cancellable): Promise<Box> {
+    return this.#boxes.get('get', idOrName, options, this.get)
+  }
+
+  has(idOrName: string, options?: Cancellable): Promise<boolean> {
+    return this.#boxes.has(idOrName, options, this.has)
+  }
+
+  /** Every box of the home, those of other processes too. */
+  list(filter?: BoxFilter & Cancellable): Promise<BoxInfo[]> {
+    return this.#boxes.list(filter, this.list)
+  }
+
+  /** Removes a box with all it wrote. One that runs is BOX_STATE, unless with `force`. */
+  remove(idOrName: string, options?: { force?: boolean } & Cancellable): Promise<void> {
+    return this.#boxes.remove(idOrName, options, this.remove)
   }
 
   /** Moves an overlay to another backing image without changing what a guest reads: the same as images.rebase. */
@@ -113,10 +160,14 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   stats(): RuntimeStats {
     const { lanes, handles, ...queue } = this.#drain.core.stats()
     return {
-      queue: { ...queue, blockedMs: this.#operations.blockedMs },
+      queue: {
+        ...queue,
+        blockedMs: Object.values(this.#operations).reduce((sum, { blockedMs }) => sum + blockedMs, 0),
+      },
       lanes,
       drain: { ...this.#drain.stats, listenerErrors: this.#listenerErrors },
       handles,
+      boxes: this.#boxes.counts,
     }
   }
 
@@ -136,8 +187,9 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   }
 
   /**
-   * Refuses new calls, cancels those in flight, waits for them (at most `timeoutMs`, default 10,000), and ends the workers. Every
-   * pending promise settles: with its true result, or RUNTIME_CLOSED. Idempotent; safe from inside a callback.
+   * Refuses new calls, cancels those in flight and stops every box (ephemeral ones are removed), waits for them (at most `timeoutMs`,
+   * default 10,000; processes have half of it, and 5,000 at most, to end by themselves), and ends the workers. Every pending promise
+   * settles: with its true result, or RUNTIME_CLOSED. Idempotent; safe from inside a callback.
    */
   close(options?: { timeoutMs?: number }): Promise<void> {
     try {
@@ -156,20 +208,23 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   async #close(timeoutMs: number): Promise<void> {
     const { core } = this.#drain
     core.beginClose()
-    await this.#operations.close(timeoutMs)
+    const operations = Object.values(this.#operations).map((each) => each.close(timeoutMs))
+    await Promise.all([...operations, this.#boxes.close(timeoutMs)])
+    await this.#boxes.closeLate()
     this.unref()
     if (!core.shutdown(JOIN_MS)) {
       process.emitWarning('a worker is stuck in a system call; its operation was settled and its thread left behind', {
         type: 'SluiceboxWarning',
       })
     }
+    this.#boxes.cutOff()
     live.delete(core)
     this.emit('close')
   }
 
   async #runImage(op: ImageOp, path: string, call: Call, above: (...args: never[]) => unknown): Promise<unknown> {
     if (this.#closing) throw new RuntimeClosedError(call.name, false)
-    const result = this.#operations.run(call, above)
+    const result = this.#operations.images.run(call, above)
     this.emit('image', { type: 'started', op, path, at: new Date() })
     try {
       const value = await result
@@ -182,12 +237,16 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   }
 
   #afterPass(depth: number, capacity: number): void {
-    this.#operations?.roomMade()
+    this.#roomMade()
     const state =
       depth >= capacity * PRESSURE_HIGH ? 'high' : depth <= capacity * PRESSURE_NORMAL ? 'normal' : this.#pressure
     if (state === this.#pressure) return
     this.#pressure = state
     this.emit('pressure', { depth, capacity, state })
+  }
+
+  #roomMade(): void {
+    if (this.#operations) for (const each of Object.values(this.#operations)) each.roomMade()
   }
 
   #listenerFailed(error: unknown, event: { target: string; name: string }): void {

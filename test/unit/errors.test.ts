@@ -1,8 +1,23 @@
 // The error classes: one for each native code, told apart by code, recognised across realms, with the caller's stack.
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
-import { errorFactories, fromNative, withCallersStack } from '../../lib/errors.js'
-import { ImageError, InvalidArgumentError, RuntimeClosedError, SluiceboxError } from '../../lib/index.js'
+import { errorFactories, fromNative, withCallersStack } from '../../lib/native-errors.js'
+import {
+  BoxLostError,
+  BoxNotFoundError,
+  BoxStartError,
+  ExecError,
+  ExecFailedError,
+  ExecLostError,
+  ExecOverflowError,
+  ExecSpawnError,
+  ExecTimeoutError,
+  ImageError,
+  InvalidArgumentError,
+  RuntimeClosedError,
+  type RunResult,
+  SluiceboxError,
+} from '../../lib/index.js'
 import { loadAddon } from '../../lib/native.js'
 import { makeFolder } from '../support/folder.js'
 import { newGate, openRuntime, rejection, runWork } from '../support/producer.js'
@@ -29,6 +44,17 @@ const expected: Record<string, readonly [new (...args: never[]) => SluiceboxErro
   image_chain: [ImageError, 'IMAGE_CHAIN'],
   image_too_small: [ImageError, 'IMAGE_TOO_SMALL'],
   path_refused: [SluiceboxError, 'PERMISSION'],
+  box_not_found: [BoxNotFoundError, 'BOX_NOT_FOUND'],
+  box_exists: [SluiceboxError, 'BOX_EXISTS'],
+  box_state: [SluiceboxError, 'BOX_STATE'],
+  box_start: [BoxStartError, 'BOX_START'],
+  box_lost: [BoxLostError, 'BOX_LOST'],
+  in_use: [SluiceboxError, 'IN_USE'],
+  home_incompatible: [SluiceboxError, 'HOME_INCOMPATIBLE'],
+  exec_spawn: [ExecSpawnError, 'EXEC_SPAWN'],
+  exec_lost: [ExecLostError, 'EXEC_LOST'],
+  exec_exists: [SluiceboxError, 'EXEC_EXISTS'],
+  stdin_closed: [SluiceboxError, 'STDIN_CLOSED'],
 }
 
 test('I31: the table of the SDK, this table and the native codes have the same names, each number once', () => {
@@ -93,6 +119,26 @@ test('toJSON tells name, message, code and details, and JSON can carry it', () =
     offset: 5,
   })
   expect(error.cause).toBe(cause)
+})
+
+test('an error of an execution carries what is known of it, and its cause in words', () => {
+  const result = { exitCode: 3, stdout: 'so far' } as RunResult
+  const details = { op: 'box.run', boxId: 'b', result, cause: new Error('below') }
+  const error = new ExecFailedError('it failed', details)
+  expect(error).toMatchObject({ code: 'EXEC_FAILED', boxId: 'b', shortMessage: 'it failed', originalMessage: 'below' })
+  expect(error.result).toBe(result)
+  expect(new ExecTimeoutError('late', { ...details, timeoutMs: 5 })).toMatchObject({
+    code: 'EXEC_TIMEOUT',
+    timeoutMs: 5,
+  })
+  const overflow = new ExecOverflowError('much', { ...details, maxBuffer: 7, stream: 'stderr' })
+  expect(overflow).toMatchObject({ code: 'EXEC_OVERFLOW', maxBuffer: 7, stream: 'stderr' })
+  for (const each of [error, overflow]) expect(each).toBeInstanceOf(ExecError)
+})
+
+test('a box that did not start tells how far it came', () => {
+  const native = { code: 43, message: 'no', phase: 'agent' as const, consoleTail: 'oops' }
+  expect(fromNative(names, native, 'create')).toMatchObject({ code: 'BOX_START', phase: 'agent', consoleTail: 'oops' })
 })
 
 test('retryable is true only for what certainly did not start', () => {

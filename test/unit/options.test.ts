@@ -16,6 +16,9 @@ const badObject: Bad = [null, 0, true, 'text', [], () => {}]
 const badSize: Bad = [null, Number.NaN, -1, 0.5, true, {}, [], '', 'G', '-1', '1e3', '10Gb', '1X', '0.3', ' 1', '0x10']
 const badInteger: Bad = [null, Number.NaN, -1, 1.5, Number.POSITIVE_INFINITY, 2 ** 53, '4', true, {}, 1n]
 const badChoice: Bad = [null, 0, 3, true, '', 'Off', 'nope', {}, []]
+const badName: Bad = [null, 0, '', 'a/b', '..', 'a..b', '-a', '.a', 'a\0b', 'a\nb', 'x'.repeat(129), 'é'.repeat(65)]
+const badEnv: Bad = [null, 0, 'text', [], { '': 'x' }, { 'a=b': 'x' }, { 'a\0b': 'x' }]
+const badUser: Bad = [null, '', 'a\0b', -1, 1.5, 2 ** 32, true, []]
 const progressive = { signal: badSignal, onProgress: badFunction }
 
 interface Method {
@@ -35,7 +38,8 @@ const methods: Record<string, Method> = {
       workers: [...badInteger, 0, 65],
       home: badPath,
       queue: { maxEvents: [...badInteger, 7, 2 ** 20 + 1], maxBytes: [...badInteger, 65535] },
-      concurrency: { images: [...badInteger, 0, 1025] },
+      concurrency: { images: [...badInteger, 0, 1025], boots: [...badInteger, 0, 1025] },
+      isolation: badChoice,
       allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b']],
     },
   },
@@ -86,6 +90,45 @@ const methods: Record<string, Method> = {
     call: (runtime, options) => runtime.rebase(path, options as never),
     valid: { backing: null },
     options: { dryRun: badFlag, backing: [undefined, 0, 'a\0b'], mode: badChoice, ...progressive },
+  },
+  create: {
+    call: (runtime, options) => runtime.create(options as never),
+    valid: { name: 'web' },
+    options: {
+      isolation: badChoice,
+      rootfs: [null, 0, 'guest', []],
+      name: badName,
+      ifExists: badChoice,
+      ephemeral: badFlag,
+      start: badFlag,
+      vcpus: [...badInteger, 0],
+      memory: [...badSize, 0],
+      storage: [...badSize, 0],
+      maxProcesses: [...badInteger, 0],
+      env: badEnv,
+      cwd: [null, 0, '', 'relative', '/a\0b'],
+      user: badUser,
+      labels: [null, 0, 'text', [], { '': 'x' }],
+      bootTimeoutMs: [...badInteger, 0],
+      ...progressive,
+    },
+  },
+  list: {
+    call: (runtime, options) => runtime.list(options as never),
+    valid: {},
+    options: {
+      state: [null, 0, 'gone', ['running', 'gone']],
+      labels: [null, 0, []],
+      name: [null, 0, 'a\0b'],
+      signal: badSignal,
+    },
+  },
+  get: { call: (runtime, options) => runtime.get('web', options as never), valid: {}, options: { signal: badSignal } },
+  has: { call: (runtime, options) => runtime.has('web', options as never), valid: {}, options: { signal: badSignal } },
+  remove: {
+    call: (runtime, options) => runtime.remove('web', options as never),
+    valid: {},
+    options: { force: badFlag, signal: badSignal },
   },
   doctor: { call: (runtime, options) => runtime.doctor(options as never), valid: {}, options: { signal: badSignal } },
   close: {
@@ -167,6 +210,33 @@ test.each(['create', 'info', 'check', 'rebase'] as const)(
     }
   },
 )
+
+test.each([
+  [{ rootfs: {} }, 'rootfs.directory'],
+  [{ rootfs: { directory: 'a\0b' } }, 'rootfs.directory'],
+  [{ env: { A: 1 } }, 'env.A'],
+  [{ env: { A: undefined } }, 'env.A'],
+  [{ env: { A: 'x\0' } }, 'env.A'],
+  [{ labels: { a: 1 } }, 'labels.a'],
+  [{ user: {} }, 'user.uid'],
+  [{ user: { uid: 0, gid: -1 } }, 'user.gid'],
+  [{ ephemeral: false }, 'ephemeral'],
+  [{ ifExists: 'reuse' }, 'ifExists'],
+])('S27, H30: create(%j) is refused by the name of what is wrong in it', async (options, argument) => {
+  expect(await rejection(openRuntime().create(options as never))).toMatchObject({ code: 'INVALID_ARGUMENT', argument })
+})
+
+test.each([{ isolation: 'vm' }] as const)('what is not built is UNSUPPORTED: %j', async (options) => {
+  expect(await rejection(openRuntime().create(options as never))).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(() => new Runtime(options as never)).toThrow(expect.objectContaining({ code: 'UNSUPPORTED' }))
+})
+
+test('H27: a closed runtime has no boxes to give', async () => {
+  const runtime = openRuntime()
+  await runtime.close()
+  for (const call of [runtime.create(), runtime.get('a'), runtime.has('a'), runtime.list(), runtime.remove('a')])
+    expect(await rejection(call)).toMatchObject({ code: 'RUNTIME_CLOSED' })
+})
 
 test('H30: a getter that throws is the caller’s own error, and the runtime works on', async () => {
   const runtime = openRuntime()

@@ -1,0 +1,83 @@
+// The public types of boxes. Sizes are bytes, times are milliseconds.
+import type { SluiceboxError } from './errors.js'
+import type { User } from './exec-types.js'
+import type { Execution } from './execution.js'
+import type { Size } from './image-types.js'
+
+/** What stands between a box and the host: Linux namespaces. */
+export type Isolation = 'namespace'
+export type BoxState = 'created' | 'starting' | 'running' | 'stopping' | 'stopped' | 'failed' | 'removed'
+export type StopReason = 'requested' | 'guest-shutdown' | 'killed'
+/** What the box sees as /: the host's own programs and libraries, read-only, or a directory; under a private layer. */
+export type Rootfs = 'host' | { directory: string }
+
+export interface BoxCreateOptions {
+  /** Default: the runtime's. */
+  isolation?: Isolation | 'auto'
+  /** Default 'host'. */
+  rootfs?: Rootfs
+  /** Named boxes persist; unnamed ones are removed when stopped. */
+  name?: string
+  /** 'reuse' hands over the box of that name only where its configuration is this one; else BOX_EXISTS names what differs. Default 'error'. */
+  ifExists?: 'error' | 'reuse' | 'replace'
+  /** Removed when it stops. Default: true without a name, false with one. */
+  ephemeral?: boolean
+  /** Default true. */
+  start?: boolean
+  /** Default 1. */
+  vcpus?: number
+  /** Default '256M'. */
+  memory?: Size
+  /**
+   * Bytes the box may write to its private layer. Unnamed: a tmpfs of this size, charged to memory. Named: the layer lies in the
+   * home, and a storage asked for is UNSUPPORTED where the file system has no project quotas.
+   */
+  storage?: Size
+  /** Default 512. */
+  maxProcesses?: number
+  /** Over the default PATH and, for root, HOME; nothing of the host's environment is seen. */
+  env?: Record<string, string>
+  /** Default '/'. */
+  cwd?: string
+  /** Default: the box's root. */
+  user?: User
+  labels?: Record<string, string>
+  /** Default 60,000. */
+  bootTimeoutMs?: number
+}
+
+export interface BoxFilter {
+  /** Boxes that have all of these. */
+  labels?: Record<string, string>
+  state?: BoxState | BoxState[]
+  name?: string
+}
+
+export interface BoxInfo {
+  readonly id: string
+  readonly name?: string
+  readonly state: BoxState
+  readonly createdAt: Date
+  readonly startedAt?: Date
+  readonly vcpus: number
+  readonly memoryBytes: number | null
+  readonly isolation: Isolation
+  readonly rootfs: Rootfs
+  readonly labels: Readonly<Record<string, string>>
+  /** Protections or limits that this host cannot enforce and that were not asked for by name. */
+  readonly warnings: readonly string[]
+}
+
+export interface BoxEvents {
+  /** Each change, once, in order. */
+  state: [state: BoxState, previous: BoxState]
+  exec: [execution: Execution]
+  stopped: [reason: StopReason]
+  /** The box failed. */
+  error: [error: SluiceboxError]
+}
+
+export type BoxLifecycleEvent =
+  | { type: 'created' | 'starting' | 'running' | 'stopping' | 'removed'; boxId: string; at: Date }
+  | { type: 'stopped'; boxId: string; at: Date; reason: StopReason }
+  | { type: 'failed'; boxId: string; at: Date; error: SluiceboxError }

@@ -1,0 +1,381 @@
+// One box: its life, and the executions in it.
+import { BoxLostError, BoxNotFoundError } from './box-errors.js'
+import { type Change, isEnd, States } from './box-states.js'
+import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, StopReason } from './box-types.js'
+import { RuntimeClosedError, SluiceboxError } from './errors.js'
+import { escapeCommand } from './escape.js'
+import { type ListenerFailure, TypedEvents } from './events.js'
+import { execCwd, execRequest } from './exec-request.js'
+import type { Argv, Bytes, ExecOptions, ExecutionInfo, RunOptions, RunResult } from './exec-types.js'
+import { Execution, type ExecutionHome } from './execution.js'
+import { Handle, HandleGone, type HandleSurroundings } from './handle.js'
+import type { Cancellable } from './image-types.js'
+import type { BoxRecord, HandleId, News } from './native.js'
+import type { Operations } from './operations.js'
+import { readBoolean, readOptions, readSignal } from './options.js'
+import { parseConfig, readBootTimeout, readState, readStop, toRootfs } from './options-box.js'
+import { type ExecSettings, type RunSettings, readExec, readRun, readShell, readWait } from './options-exec.js'
+import { collect } from './run.js'
+import { makeWaiter } from './waiter.js'
+
+/** What a box needs of its runtime. */
+export interface BoxHome extends HandleSurroundings {
+  /** Starts: a few at a time. */
+  readonly boots: Operations
+  /** Everything else. */
+  readonly calls: Operations
+  /** Whether streams are framed instead of passed, as a VM's are. */
+  readonly framed: boolean
+  readonly isClosed: boolean
+  listenerFailed: ListenerFailure
+  lifecycle(event: BoxLifecycleEvent): void
+  /** It was removed, or let go. */
+  forget(box: Box): void
+}
+
+/** The public method, whose callers the stack of an error should show. */
+type Above = (...args: never[]) => unknown
+
+const LIVE: readonly BoxState[] = ['starting', 'running', 'stopping']
+const ENDED: readonly BoxState[] = ['stopped', 'failed', 'removed']
+
+export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
+  readonly id: string
+  readonly name?: string
+  readonly #home: BoxHome
+  readonly #handle: Handle
+  readonly #states: States
+  readonly #executions = new Map<string, Execution>()
+  /** Those being spawned too. */
+  readonly #ids = new Set<string>()
+  readonly #executionHome: ExecutionHome
+  #record: BoxRecord
+  #isOurs: boolean
+
+  /** Runtime.create() and get() make them. @internal */
+  constructor(handle: HandleId, record: BoxRecord, made: boolean, home: BoxHome) {
+    super('box', home.listenerFailed)
+    this.id = record.id
+    if (record.name !== undefined) this.name = record.name
+    this.#record = record
+    this.#isOurs = made
+    this.#home = home
+    const news = (each: News) => each.kind === 'state' && this.#states.tell(each)
+    this.#handle = new Handle(handle, 'box', home, { readable: () => {}, news }, { boxId: record.id })
+    this.#states = new States(record.state, {
+      boxId: record.id,
+      executionsEnded: () => this.#executionsEnded(),
+      changed: (change) => this.#changed(change),
+      inScope: (work) => this.#handle.scope.runInAsyncScope(work),
+    })
+    this.#executionHome = {
+      drain: home.drain,
+      errorNames: home.errorNames,
+      boxId: this.id,
+      listenerFailed: home.listenerFailed,
+      ended: (execution) => this.#forget(execution),
+    }
+    // The record has what these tell, but for what happened after it was read.
+    const earlier = home.drain.core.news(handle).filter((each) => each.kind === 'state')
+    const known = earlier.findLastIndex(({ state }) => state === record.state)
+    const later = earlier.slice(known + 1)
+    const tellAll = () => {
+      for (const change of later) this.#states.tell(change)
+    }
+    if (later.length > 0) this.#handle.later(tellAll)
+  }
+
+  get state(): BoxState {
+    return this.#states.state
+  }
+
+  async info(options?: Cancellable): Promise<BoxInfo> {
+    readSignal('box.info', readOptions('box.info', options, ['signal']).signal)?.throwIfAborted()
+    this.#check('box.info')
+    return toInfo({ ...this.#record, state: this.state })
+  }
+
+  /** Runs a program and collects its output. Resolves when it reached its own end, whatever its exit code. */
+  run(argv: Argv, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Bytes>>
+  run(argv: Argv, options?: RunOptions & { encoding?: 'utf8' | 'latin1' }): Promise<RunResult<string>>
+  run(argv: Argv, options?: RunOptions): Promise<RunResult<string | Bytes>> {
+    return this.#run('box.run', () => readRun('box.run', argv, options), this.run)
+  }
+
+  /** The same with a script for the box's shell (default '/bin/sh'), as one argument of `-c`. */
+  shell(script: string, options: RunOptions & { encoding: 'buffer'; shell?: string }): Promise<RunResult<Bytes>>
+  shell(
+    script: string,
+    options?: RunOptions & { encoding?: 'utf8' | 'latin1'; shell?: string },
+  ): Promise<RunResult<string>>
+  shell(script: string, options?: RunOptions & { shell?: string }): Promise<RunResult<string | Bytes>> {
+    return this.#run('box.shell', () => readShell(script, options), this.shell)
+  }
+
+  /** Starts a program; resolves when it has been spawned. Its output is held until something reads it. */
+  exec(argv: Argv, options?: ExecOptions): Promise<Execution> {
+    try {
+      return this.#spawn('box.exec', readExec(argv, options), this.exec)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  /** The executions whose end was not told yet. */
+  async executions(): Promise<ExecutionInfo[]> {
+    this.#check('box.executions')
+    return [...this.#executions.values()].map((execution) => execution.info())
+  }
+
+  /** Of a box that was created without, stopped, or failed. */
+  async start(options?: { bootTimeoutMs?: number } & Cancellable): Promise<void> {
+    const op = 'box.start'
+    const read = readOptions(op, options, ['bootTimeoutMs', 'signal'])
+    const request = { box: this.#handle.id, bootTimeoutMs: readBootTimeout(op, read.bootTimeoutMs) }
+    const signal = readSignal(op, read.signal)
+    signal?.throwIfAborted()
+    this.#check(op)
+    if (!['created', 'stopped', 'failed'].includes(this.state)) throw this.#states.wrong(op)
+    const adopt = (value: unknown) => this.#started(value as { record: BoxRecord })
+    await this.#home.boots.run(
+      { name: op, op: 'box.start', request, signal, adopt, context: { boxId: this.id } },
+      this.start,
+    )
+  }
+
+  /** Asks every process to end, and kills what is left after `timeoutMs` (default 10,000), or with `force` at once. */
+  async stop(options?: { timeoutMs?: number; force?: boolean } & Cancellable): Promise<StopReason> {
+    const op = 'box.stop'
+    const { timeoutMs, force, signal } = readStop(op, options)
+    signal?.throwIfAborted()
+    this.#check(op)
+    if (!LIVE.includes(this.state)) throw this.#states.wrong(op)
+    return this.#stop(op, force ? 0 : timeoutMs, signal)
+  }
+
+  /** Stops the box, if it runs, and starts it. */
+  async restart(options?: { timeoutMs?: number } & Cancellable): Promise<void> {
+    const { timeoutMs, signal } = readWait('box.restart', options)
+    if (LIVE.includes(this.state)) await this.stop({ timeoutMs, signal })
+    await this.start({ signal })
+  }
+
+  /** Removes the box with all it wrote. One that runs is BOX_STATE, unless with `force`. */
+  async remove(options?: { force?: boolean } & Cancellable): Promise<void> {
+    const op = 'box.remove'
+    const read = readOptions(op, options, ['force', 'signal'])
+    const force = readBoolean(op, 'force', read.force) ?? false
+    const signal = readSignal(op, read.signal)
+    signal?.throwIfAborted()
+    this.#check(op)
+    if (LIVE.includes(this.state)) {
+      if (!force) throw this.#states.wrong(op, 'Stop it first, or use force.')
+      await this.#stop(op, 0, signal)
+    }
+    await this.#remove(op, signal)
+  }
+
+  /** Resolves once the box is in that state; rejects when it was removed instead. */
+  async waitForState(state: BoxState, options?: { timeoutMs?: number } & Cancellable): Promise<void> {
+    const op = 'box.waitForState'
+    const wanted = readState(op, state)
+    const { timeoutMs, signal } = readWait(op, options)
+    this.#checkOpen(op)
+    await this.#held(this.#states.reached(op, [wanted], timeoutMs, signal))
+  }
+
+  /** An unnamed box is removed; a named one that this runtime made or started is stopped; any other is only let go. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.state === 'removed' || this.#handle.isReleased || this.#home.isClosed) return
+    if (this.#record.ephemeral) await this.remove({ force: true })
+    else if (this.#isOurs && LIVE.includes(this.state)) await this.stop()
+    else if (!this.#isOurs) this.#letGo()
+  }
+
+  /** For close(): asks it to stop, without a check of anything. Resolves when it has. @internal */
+  async end(graceMs: number): Promise<void> {
+    if (LIVE.includes(this.state)) await this.#stop('close', graceMs, undefined)
+  }
+
+  /** The runtime is closed: what was not told by now is told. @internal */
+  cutOff(error: RuntimeClosedError): void {
+    const lost = (op: string) =>
+      new SluiceboxError('EXEC_LOST', `${op}: the runtime was closed before the process was seen to end`, {
+        op,
+        boxId: this.id,
+        cause: error,
+      })
+    for (const execution of [...this.#executions.values()]) execution.cutOff(lost('execution'))
+    this.#states.close(error)
+    this.#handle.release()
+  }
+
+  #run(op: string, read: () => RunSettings, above: Above): Promise<RunResult<string | Bytes>> {
+    try {
+      const settings = read()
+      const cwd = execCwd(settings, parseConfig(this.#record))
+      const place = { op, boxId: this.id, cwd, listenerFailed: this.#home.listenerFailed }
+      return this.#spawn(op, settings, above).then((execution) => collect(execution, settings, place))
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  #spawn(op: string, settings: ExecSettings, above: Above): Promise<Execution> {
+    const { id, argv, signal } = settings
+    if (signal?.aborted) throw signal.reason
+    this.#check(op)
+    if (this.state !== 'running') throw this.#states.wrong(op)
+    if (this.#ids.has(id))
+      throw new SluiceboxError('EXEC_EXISTS', `${op}: box ${this.id} has a live execution ${id}`, {
+        op,
+        boxId: this.id,
+      })
+    const config = parseConfig(this.#record)
+    const request = { box: this.#handle.id, ...execRequest(settings, config, this.#home.framed) }
+    const context = {
+      boxId: this.id,
+      get result() {
+        return { id, argv, escapedCommand: escapeCommand(argv), cwd: execCwd(settings, config) }
+      },
+    }
+    const adopt = (native: unknown) => this.#spawned(native as { handle: HandleId; pid: number }, settings)
+    this.#ids.add(id)
+    const spawned = this.#home.calls.run(
+      { name: op, op: 'exec', request, signal, adopt, context, abortGraceMs: 0 },
+      above,
+    ) as Promise<Execution>
+    return spawned.catch((error) => {
+      if (!this.#executions.has(id)) this.#ids.delete(id)
+      throw error
+    })
+  }
+
+  #spawned(native: { handle: HandleId; pid: number }, settings: ExecSettings): Execution {
+    const execution = new Execution(native, settings, this.#executionHome)
+    if (settings.signal?.aborted) {
+      void execution[Symbol.asyncDispose]()
+      throw settings.signal.reason
+    }
+    this.#executions.set(settings.id, execution)
+    if (this.listenerCount('exec') > 0) this.#handle.later(() => this.emit('exec', execution))
+    return execution
+  }
+
+  #forget(execution: Execution): void {
+    if (this.#executions.get(execution.id) !== execution) return
+    this.#executions.delete(execution.id)
+    this.#ids.delete(execution.id)
+  }
+
+  #executionsEnded(): Promise<unknown> | undefined {
+    if (this.#executions.size === 0) return undefined
+    return Promise.all(Array.from(this.#executions.values(), (execution) => execution.boxEnded()))
+  }
+
+  #started({ record }: { record: BoxRecord }): void {
+    this.#record = record
+    this.#isOurs = true
+    this.#handle.readNews()
+    this.#states.tell({ state: 'running', previous: this.state })
+  }
+
+  async #stop(op: string, graceMs: number, signal: AbortSignal | undefined): Promise<StopReason> {
+    const stopped = this.#command(op, 'stop', { graceMs }).then(async (answer) => {
+      await this.#states.reached(op, ENDED)
+      return (answer as { reason?: StopReason } | undefined)?.reason ?? this.#states.stopReason ?? 'requested'
+    })
+    return this.#held(unlessAborted(stopped, signal))
+  }
+
+  /** A box that ended before it got the command has stopped as well. */
+  #command(op: string, verb: string, request: object): Promise<unknown> {
+    return this.#handle.command(op, verb, request).catch((error) => {
+      if (isEnd(this.state)) return undefined
+      throw error instanceof HandleGone ? new RuntimeClosedError(op, true) : error
+    })
+  }
+
+  async #remove(op: string, signal: AbortSignal | undefined): Promise<void> {
+    if (this.state === 'removed') return
+    const request = { box: this.#handle.id }
+    try {
+      await this.#home.calls.run(
+        { name: op, op: 'box.remove', request, signal, context: { boxId: this.id } },
+        this.remove,
+      )
+    } catch (error) {
+      // An ephemeral one may be gone by itself.
+      if (!(error instanceof BoxNotFoundError)) throw error
+    }
+    this.#handle.readNews()
+    this.#states.tell({ state: 'removed', previous: this.state })
+    await this.#held(this.#states.reached(op, ['removed']))
+  }
+
+  #changed({ state, previous, error }: Change): void {
+    const { id: boxId } = this
+    const at = new Date()
+    this.emit('state', state, previous)
+    if (state === 'stopped') {
+      const reason = this.#states.stopReason ?? 'requested'
+      this.#home.lifecycle({ type: state, boxId, at, reason })
+      this.emit('stopped', reason)
+    } else if (state === 'failed') {
+      const failure = error
+        ? (this.#handle.toError(error, 'box') as SluiceboxError)
+        : new BoxLostError(`box ${boxId} ended`, { op: 'box', boxId })
+      this.#home.lifecycle({ type: state, boxId, at, error: failure })
+      this.emit('error', failure)
+    } else this.#home.lifecycle({ type: state, boxId, at })
+    if (state === 'removed') this.#letGo()
+  }
+
+  #letGo(): void {
+    this.#home.forget(this)
+    this.#handle.release()
+  }
+
+  #check(op: string): void {
+    this.#checkOpen(op)
+    if (this.state === 'removed') throw this.#states.wrong(op)
+    if (!this.#handle.isReleased) return
+    const message = `${op}: box ${this.id} was disposed of here`
+    throw new SluiceboxError('BOX_STATE', message, { op, boxId: this.id, hint: 'Get it again by its name.' })
+  }
+
+  #checkOpen(op: string): void {
+    if (this.#home.isClosed) throw new RuntimeClosedError(op, false)
+  }
+
+  /** A promise that somebody may wait for keeps the process alive. */
+  #held<T>(promise: Promise<T>): Promise<T> {
+    const { drain } = this.#home
+    drain.hold()
+    return promise.finally(() => drain.release())
+  }
+}
+
+export function toInfo(record: BoxRecord): BoxInfo {
+  const { id, name, state, createdAt, startedAt, vcpus, memory, rootfs, warnings } = record
+  return {
+    id,
+    ...(name !== undefined && { name }),
+    state,
+    createdAt: new Date(createdAt),
+    ...(startedAt !== undefined && { startedAt: new Date(startedAt) }),
+    vcpus,
+    memoryBytes: memory > 0 ? memory : null,
+    isolation: 'namespace',
+    rootfs: toRootfs(rootfs),
+    labels: parseConfig(record).labels,
+    warnings,
+  }
+}
+
+/** What is waited for goes on; only the wait ends. */
+function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const waiter = makeWaiter<T>({ signal })
+  promise.then(waiter.resolve, waiter.reject)
+  return waiter.promise
+}

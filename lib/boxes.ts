@@ -1,0 +1,250 @@
+// The boxes of one runtime: creating, finding, listing and removing them, and ending them all.
+import { Box, type BoxHome, toInfo } from './box.js'
+import { BoxNotFoundError } from './box-errors.js'
+import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
+import { RuntimeClosedError, SluiceboxError } from './errors.js'
+import type { Cancellable, Progress, Progressive } from './image-types.js'
+import type { BoxRecord, HandleId } from './native.js'
+import type { Call } from './operation.js'
+import { readBoolean, readOptions, readSignal, readText } from './options.js'
+import { type CreateSettings, differences, parseConfig, readCreateBox, readFilter } from './options-box.js'
+
+export type CreateOptions = BoxCreateOptions & Cancellable & Progressive<'prepare' | 'boot' | 'agent'>
+
+interface Opened {
+  readonly handle: HandleId
+  readonly record: BoxRecord
+  readonly reused?: boolean
+}
+
+/** What close() gives processes to end by themselves. */
+const CLOSE_GRACE_MS = 5000
+/** And to the news of those that were killed. */
+const FORCED_MS = 2000
+
+type Above = (...args: never[]) => unknown
+
+export class Boxes {
+  readonly #path: string
+  readonly #home: BoxHome
+  readonly #open = new Map<HandleId, Box>()
+  readonly #handles = new WeakMap<Box, HandleId>()
+
+  /** `path`: the runtime's home. */
+  constructor(path: string, home: Omit<BoxHome, 'forget' | 'isClosed'> & { isClosed(): boolean }) {
+    this.#path = path
+    this.#home = {
+      ...home,
+      get isClosed() {
+        return home.isClosed()
+      },
+      forget: (box) => this.#forget(box),
+    }
+  }
+
+  get counts(): { running: number; total: number } {
+    const boxes = [...this.#open.values()]
+    return { running: boxes.filter(({ state }) => state === 'running').length, total: boxes.length }
+  }
+
+  create(options: CreateOptions | undefined, above: Above): Promise<Box> {
+    try {
+      this.#check('create')
+      const settings = readCreateBox(options)
+      const signal = readSignal('create', options?.signal)
+      const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
+      if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
+      return this.#create(settings, signal, onProgress, above)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  async get(op: string, idOrName: string, options: Cancellable | undefined, above: Above): Promise<Box> {
+    this.#check(op)
+    const name = readText(op, 'idOrName', idOrName)
+    const signal = readSignal(op, readOptions(op, options, ['signal']).signal)
+    const known = this.#find(name)
+    if (known) {
+      signal?.throwIfAborted()
+      return known
+    }
+    const request = { home: this.#path, idOrName: name }
+    const adopt = (value: unknown) => this.#adopt(value as Opened, false)
+    return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
+  }
+
+  async has(idOrName: string, options: Cancellable | undefined, above: Above): Promise<boolean> {
+    const op = 'has'
+    this.#check(op)
+    const name = readText(op, 'idOrName', idOrName)
+    const signal = readSignal(op, readOptions(op, options, ['signal']).signal)
+    const records = await this.#records(op, signal, above)
+    return records.some((record) => record.id === name || record.name === name)
+  }
+
+  async list(filter: (BoxFilter & Cancellable) | undefined, above: Above): Promise<BoxInfo[]> {
+    const op = 'list'
+    this.#check(op)
+    const { labels = {}, state, name, signal } = readFilter(filter)
+    const wanted = Object.entries(labels)
+    const records = await this.#records(op, signal, above)
+    return records
+      .filter((record) => name === undefined || record.name === name)
+      .filter((record) => state === undefined || state.includes(record.state))
+      .filter((record) => {
+        const had = parseConfig(record).labels
+        return wanted.every(([key, label]) => Object.hasOwn(had, key) && had[key] === label)
+      })
+      .map(toInfo)
+  }
+
+  async remove(
+    idOrName: string,
+    options: ({ force?: boolean } & Cancellable) | undefined,
+    above: Above,
+  ): Promise<void> {
+    const op = 'remove'
+    const { force, signal } = readOptions(op, options, ['force', 'signal'])
+    const read = { force: readBoolean(op, 'force', force), signal: readSignal(op, signal) }
+    const box = await this.get(op, idOrName, { signal: read.signal }, above)
+    await box.remove(read)
+  }
+
+  /** Stops every box: asks, and kills what is left in time for `timeoutMs`. */
+  async close(timeoutMs: number): Promise<void> {
+    const asked = this.#endAll(Math.min(CLOSE_GRACE_MS, Math.floor(timeoutMs / 2)))
+    if (!(await within(asked, timeoutMs))) await within(this.#endAll(0), FORCED_MS)
+  }
+
+  /** Ends at once what came to be while close() waited for the rest. */
+  async closeLate(): Promise<void> {
+    await within(this.#endAll(0), FORCED_MS)
+  }
+
+  /** The core is gone: tells every execution and every pending call. */
+  cutOff(): void {
+    for (const box of this.#open.values()) box.cutOff(new RuntimeClosedError('close', true))
+  }
+
+  #endAll(graceMs: number): Promise<unknown> {
+    return Promise.allSettled(Array.from(this.#open.values(), (box) => box.end(graceMs)))
+  }
+
+  async #create(
+    { request }: CreateSettings,
+    signal: AbortSignal | undefined,
+    onProgress: Call['onProgress'],
+    above: Above,
+  ): Promise<Box> {
+    const adopt = (value: unknown) => {
+      const box = this.#adopt(value as Opened, true)
+      if (signal?.aborted) {
+        // It was made before anybody could be told not to: nobody will own it.
+        if (!(value as Opened).reused) this.#destroy(box)
+        throw signal.reason
+      }
+      return box
+    }
+    const call = { name: 'create', op: 'box.create', signal, onProgress, adopt, abortGraceMs: 0 }
+    return (await this.#home.boots.run({ ...call, request: { ...request, home: this.#path } }, above)) as Box
+  }
+
+  /** Looks before it starts: a box that is not the one asked for stays as it was. */
+  async #reuse(
+    settings: CreateSettings,
+    signal: AbortSignal | undefined,
+    onProgress: Call['onProgress'],
+    above: Above,
+  ): Promise<Box> {
+    const { request } = settings
+    let reused: Opened | undefined
+    const call = {
+      name: 'create',
+      op: 'box.create',
+      signal,
+      onProgress,
+      abortGraceMs: 0,
+      request: { ...request, start: false, home: this.#path },
+      adopt: (value: unknown) => {
+        if ((value as Opened).reused) reused = value as Opened
+        return this.#adopt(value as Opened, !reused)
+      },
+    }
+    const box = (await this.#home.boots.run(call, above)) as Box
+    if (reused) this.#compare(reused.record, settings)
+    if (!request.start || box.state === 'running') return box
+    try {
+      await box.start({ bootTimeoutMs: request.bootTimeoutMs, signal })
+      return box
+    } catch (error) {
+      if (!reused) this.#destroy(box)
+      throw error
+    }
+  }
+
+  #compare(record: BoxRecord, settings: CreateSettings): void {
+    const differing = differences(record, settings)
+    if (differing === undefined) return
+    throw new SluiceboxError('BOX_EXISTS', `create: box ${record.name} exists with other settings: ${differing}`, {
+      op: 'create',
+      boxId: record.id,
+      hint: `Use ifExists: 'replace', another name, or its own settings.`,
+    })
+  }
+
+  /** One Box for each native handle. */
+  #adopt({ handle, record, reused }: Opened, made: boolean): Box {
+    const known = this.#open.get(handle)
+    if (known) return known
+    const box = new Box(handle, record, made, this.#home)
+    this.#open.set(handle, box)
+    this.#handles.set(box, handle)
+    if (made && !reused) {
+      const event = { boxId: record.id, at: new Date() }
+      this.#home.lifecycle({ type: 'created', ...event })
+      if (record.state === 'running') {
+        this.#home.lifecycle({ type: 'starting', ...event })
+        this.#home.lifecycle({ type: 'running', ...event })
+      }
+    }
+    return box
+  }
+
+  #forget(box: Box): void {
+    const handle = this.#handles.get(box)
+    if (handle !== undefined) this.#open.delete(handle)
+  }
+
+  #destroy(box: Box): void {
+    box.remove({ force: true }).catch((error) => {
+      if (!(error instanceof BoxNotFoundError || error instanceof RuntimeClosedError)) process.emitWarning(error)
+    })
+  }
+
+  #find(idOrName: string): Box | undefined {
+    for (const box of this.#open.values()) if (box.id === idOrName || box.name === idOrName) return box
+    return undefined
+  }
+
+  /** What this runtime knows of its own boxes is newer than their records. */
+  async #records(op: string, signal: AbortSignal | undefined, above: Above): Promise<BoxRecord[]> {
+    const request = { home: this.#path }
+    const records = (await this.#home.calls.run({ name: op, op: 'box.list', request, signal }, above)) as BoxRecord[]
+    return records.map((record) => ({ ...record, state: this.#find(record.id)?.state ?? record.state }))
+  }
+
+  #check(op: string): void {
+    if (this.#home.isClosed) throw new RuntimeClosedError(op, false)
+  }
+}
+
+async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<boolean>((resolve) => {
+    timer = setTimeout(() => resolve(false), ms)
+  })
+  const inTime = await Promise.race([work.then(() => true), late])
+  clearTimeout(timer)
+  return inTime
+}

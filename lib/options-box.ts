@@ -1,0 +1,183 @@
+// Every check of an argument of boxes, and what the SDK itself keeps of a box in its record.
+import { inspect, isDeepStrictEqual } from 'node:util'
+import type { BoxFilter, BoxState, Rootfs } from './box-types.js'
+import type { BoxRecord } from './native.js'
+import {
+  absolute,
+  bad,
+  readBoolean,
+  readChoice,
+  readFunction,
+  readInteger,
+  readIsolation,
+  readOptions,
+  readPath,
+  readSignal,
+  readSize,
+  readText,
+} from './options.js'
+import { type NativeUser, readEnv, readName, readUser } from './options-exec.js'
+
+/** What the SDK applies to each execution, kept in the record as JSON. */
+export interface BoxConfig {
+  readonly env: Readonly<Record<string, string>>
+  readonly cwd: string
+  readonly user: NativeUser
+  readonly labels: Readonly<Record<string, string>>
+}
+
+export interface CreateSettings {
+  readonly request: {
+    readonly name?: string
+    readonly ifExists: 'error' | 'reuse' | 'replace'
+    readonly start: boolean
+    readonly ephemeral: boolean
+    readonly rootfs: BoxRecord['rootfs']
+    readonly memory: number
+    readonly memoryAsked: boolean
+    readonly vcpus: number
+    readonly vcpusAsked: boolean
+    readonly maxProcesses: number
+    readonly maxProcessesAsked: boolean
+    readonly storage: number
+    readonly storageAsked: boolean
+    readonly bootTimeoutMs: number
+    readonly config: string
+  }
+  readonly config: BoxConfig
+}
+
+const MAX_MS = 2 ** 31 - 1
+const DEFAULT_MEMORY = 256 * 2 ** 20
+const DEFAULT_STORAGE = 2 ** 30
+const createKeys = [
+  ...['isolation', 'rootfs', 'name', 'ifExists', 'ephemeral', 'start', 'vcpus', 'memory', 'storage', 'maxProcesses'],
+  ...['env', 'cwd', 'user', 'labels', 'bootTimeoutMs', 'signal', 'onProgress'],
+]
+
+export function readCreateBox(value: unknown): CreateSettings {
+  const op = 'create'
+  const options = readOptions(op, value, createKeys)
+  readIsolation(op, options.isolation)
+  const name = options.name === undefined ? undefined : readName(op, 'name', options.name)
+  const ephemeral = readBoolean(op, 'ephemeral', options.ephemeral) ?? name === undefined
+  if (name === undefined && !ephemeral)
+    throw bad(op, 'ephemeral', 'a name for a box that is to stay', options.ephemeral)
+  const ifExists = readChoice(op, 'ifExists', options.ifExists, ['error', 'reuse', 'replace'])
+  if (ifExists !== undefined && name === undefined) throw bad(op, 'ifExists', 'a name beside it', ifExists)
+  const config: BoxConfig = {
+    env: readEnv(op, options.env, false) as Record<string, string>,
+    cwd: options.cwd === undefined ? '/' : readAbsolute(op, 'cwd', options.cwd),
+    user: readUser(op, options.user) ?? { kind: 'root' },
+    labels: readLabels(op, options.labels),
+  }
+  readFunction(op, 'onProgress', options.onProgress)
+  return {
+    config,
+    request: {
+      ...(name !== undefined && { name }),
+      ifExists: ifExists ?? 'error',
+      start: readBoolean(op, 'start', options.start) ?? true,
+      ephemeral,
+      rootfs: readRootfs(op, options.rootfs),
+      memory: readAtLeast(op, 'memory', options.memory, 2 ** 20) ?? DEFAULT_MEMORY,
+      memoryAsked: options.memory !== undefined,
+      vcpus: readInteger(op, 'vcpus', options.vcpus, 1, 1024) ?? 1,
+      vcpusAsked: options.vcpus !== undefined,
+      maxProcesses: readInteger(op, 'maxProcesses', options.maxProcesses, 1, 2 ** 22) ?? 512,
+      maxProcessesAsked: options.maxProcesses !== undefined,
+      storage: readAtLeast(op, 'storage', options.storage, 2 ** 20) ?? DEFAULT_STORAGE,
+      storageAsked: options.storage !== undefined,
+      bootTimeoutMs: readBootTimeout(op, options.bootTimeoutMs),
+      config: JSON.stringify(config),
+    },
+  }
+}
+
+export const readBootTimeout = (op: string, value: unknown): number =>
+  readInteger(op, 'bootTimeoutMs', value, 1, MAX_MS) ?? 60_000
+
+export function readStop(op: string, value: unknown) {
+  const options = readOptions(op, value, ['timeoutMs', 'force', 'signal'])
+  return {
+    timeoutMs: readInteger(op, 'timeoutMs', options.timeoutMs, 0, MAX_MS) ?? 10_000,
+    force: readBoolean(op, 'force', options.force) ?? false,
+    signal: readSignal(op, options.signal),
+  }
+}
+
+export function readFilter(value: unknown): BoxFilter & { signal?: AbortSignal } {
+  const op = 'list'
+  const options = readOptions(op, value, ['labels', 'state', 'name', 'signal'])
+  const states = options.state === undefined || Array.isArray(options.state) ? options.state : [options.state]
+  return {
+    ...(options.labels !== undefined && { labels: readLabels(op, options.labels) }),
+    ...(states !== undefined && { state: (states as unknown[]).map((state) => readState(op, state)) }),
+    ...(options.name !== undefined && { name: readText(op, 'name', options.name) }),
+    signal: readSignal(op, options.signal),
+  }
+}
+
+export function readState(op: string, value: unknown): BoxState {
+  const state = readChoice(op, 'state', value, states)
+  if (state === undefined) throw bad(op, 'state', 'a state', undefined)
+  return state
+}
+
+const states = ['created', 'starting', 'running', 'stopping', 'stopped', 'failed', 'removed'] as const
+
+/** What a record says that differs from what was asked for, in words; undefined where nothing does. */
+export function differences(record: BoxRecord, { request, config }: CreateSettings): string | undefined {
+  const had: Partial<BoxConfig> = parseConfig(record)
+  const pairs: [string, unknown, unknown][] = [
+    ...(['rootfs', 'memory', 'vcpus', 'maxProcesses', 'storage', 'ephemeral'] as const).map(
+      (key): [string, unknown, unknown] => [key, record[key], request[key]],
+    ),
+    ...(['env', 'cwd', 'user', 'labels'] as const).map((key): [string, unknown, unknown] => [
+      key,
+      had[key],
+      config[key],
+    ]),
+  ]
+  const differing = pairs.filter(([, has, asked]) => !isDeepStrictEqual(plain(has), plain(asked)))
+  return differing.map(([key, has, asked]) => `${key} (${inspect(has)}, not ${inspect(asked)})`).join(', ') || undefined
+}
+
+const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value ?? null))
+
+export function parseConfig(record: BoxRecord): BoxConfig {
+  return { env: {}, cwd: '/', user: { kind: 'root' }, labels: {}, ...(JSON.parse(record.config || '{}') as object) }
+}
+
+export const toRootfs = (rootfs: BoxRecord['rootfs']): Rootfs =>
+  rootfs.kind === 'host' ? 'host' : { directory: rootfs.path }
+
+function readRootfs(op: string, value: unknown): BoxRecord['rootfs'] {
+  if (value === undefined || value === 'host') return { kind: 'host' }
+  if (typeof value !== 'object') throw bad(op, 'rootfs', `'host' or { directory }`, value)
+  const { directory } = readOptions(op, value, ['directory'], 'rootfs')
+  return { kind: 'directory', path: absolute(readPath(op, 'rootfs.directory', directory)) }
+}
+
+function readAtLeast(op: string, name: string, value: unknown, least: number): number | undefined {
+  const bytes = readSize(op, name, value)
+  if (bytes !== undefined && bytes < least) throw bad(op, name, `at least ${least} bytes`, value)
+  return bytes
+}
+
+function readAbsolute(op: string, name: string, value: unknown): string {
+  const path = readText(op, name, value)
+  if (!path.startsWith('/')) throw bad(op, name, 'an absolute path', value)
+  return path
+}
+
+function readLabels(op: string, value: unknown): Record<string, string> {
+  if (value === undefined) return {}
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(op, 'labels', 'an object', value)
+  return Object.fromEntries(
+    Object.entries(value).map(([key, label]) => {
+      if (key === '' || key.includes('\0')) throw bad(op, 'labels', 'names that are not empty', key)
+      return [key, readText(op, `labels.${key}`, label)]
+    }),
+  )
+}
