@@ -15,27 +15,6 @@ std::int64_t now_ms() {
   return std::int64_t{now.tv_sec} * 1000 + now.tv_nsec / 1000000;
 }
 
-// Which part of its configuration a box of that name does not share; empty when none.
-std::string difference(const box::BoxSpec& a, const box::BoxSpec& b) {
-  if (a.keep != b.keep) return "ephemeral";
-  if (a.directory != b.directory) return "rootfs";
-  if (a.memory_bytes.value != b.memory_bytes.value) return "memory";
-  if (a.vcpus.value != b.vcpus.value) return "vcpus";
-  if (a.processes.value != b.processes.value) return "maxProcesses";
-  if (a.storage_bytes != b.storage_bytes) return "storage";
-  if (a.config != b.config) return "env, cwd, user or labels";
-  return "";
-}
-
-Result<MadeBox> reuse(const CreateRequest& request, box::Home::Entry entry) {
-  const std::string differs = difference(request.spec, entry.record.spec);
-  if (differs.empty())
-    return MadeBox{.open = nullptr, .record = std::move(entry.record), .running = entry.running, .reused = true};
-  return Error(ErrorCode::kBoxExists,
-               "a box named \"" + *request.spec.name + "\" exists with another configuration: " + differs)
-      .advise("Ask for the same, use another name, or ifExists: 'replace'.");
-}
-
 struct Added {
   box::BoxRecord record;
   std::optional<box::Home::Held> held;
@@ -53,7 +32,8 @@ Result<Added> add_or_find(const box::Home& home, const CreateRequest& request, s
     if (!other.ok() && other.error().code == ErrorCode::kBoxNotFound) continue;  // gone meanwhile
     if (!other.ok()) return Error(other.error());
     if (request.if_exists == IfExists::kReuse) {
-      found = TRY(reuse(request, std::move(other).value()));
+      // Whether it is what was asked for is for the asker to compare.
+      found = MadeBox{.open = nullptr, .record = std::move(other->record), .running = other->running, .reused = true};
       return Added{.record = found->record, .held = std::nullopt};
     }
     TRY(home.remove(other->record.id));

@@ -94,7 +94,12 @@ box::StreamSink& OpenExecution::sink(Stream stream) { return stream == Stream::k
 void OpenExecution::answered(std::uint32_t request, Result<bool> answer) {
   if (request == 0) return;
   if (!answer.ok()) return mailbox_.put(error_news(request, answer.error()), RecordKind::kControl, kNewsChannel);
-  const auto value = [delivered = answer.value()](Napi::Env env) { return Napi::Boolean::New(env, delivered); };
+  // Of a kill: whether it reached a live process. Of anything else: that it is done.
+  const auto value = [delivered = answer.value()](Napi::Env env) {
+    Napi::Object object = Napi::Object::New(env);
+    object.Set("delivered", Napi::Boolean::New(env, delivered));
+    return object;
+  };
   mailbox_.put(answer_news(request, value), RecordKind::kControl, kNewsChannel);
 }
 

@@ -73,13 +73,12 @@ void empty(int directory, const std::string& path, int depth, std::vector<std::s
 
 }  // namespace
 
-Result<BoxDirectory> BoxDirectory::open(UniqueFd directory, std::string id) {
+Result<BoxDirectory> BoxDirectory::open(UniqueFd directory, UniqueFd lock, std::string id) {
   BoxDirectory opened;
   opened.directory_ = std::move(directory);
   opened.id_ = std::move(id);
   const int at = opened.directory_.get();
-  opened.lock_ = UniqueFd(::openat(at, "lock", O_RDWR | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600));
-  if (!opened.lock_.valid()) return failure(errno, "open the box's lock", opened.path());
+  opened.lock_ = std::move(lock);
   const bool locked = ::flock(opened.lock_.get(), LOCK_EX | LOCK_NB) == 0;
   if (!locked && errno != EWOULDBLOCK) return failure(errno, "lock the box", opened.path());
   if (!locked || !still_there(at, opened.lock_.get())) {

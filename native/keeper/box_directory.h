@@ -14,8 +14,9 @@ namespace sluicebox::keeper {
 class BoxDirectory {
  public:
   BoxDirectory() = default;
-  // Locked until the keeper ends, however that comes. kInUse: another keeper has it.
-  static Result<BoxDirectory> open(UniqueFd directory, std::string id);
+  // Locked until the keeper ends, however that comes: `lock` is the open file by which its sender holds the lock, so it
+  // is free at no moment in between. kInUse: another has it.
+  static Result<BoxDirectory> open(UniqueFd directory, UniqueFd lock, std::string id);
 
   int get() const { return directory_.get(); }
   // As the host names it now.

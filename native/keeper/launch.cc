@@ -187,7 +187,7 @@ void undo(Box& box) {
 
 Result<Box> launch(Order order, int owner) {
   Box box;
-  box.directory = TRY(BoxDirectory::open(std::move(order.directory), order.launch.id));
+  box.directory = TRY(BoxDirectory::open(std::move(order.directory), std::move(order.lock), order.launch.id));
   const Status done = [&]() -> Status {
     TRY(check_storage(order.launch, box.warnings));
     box.ids = TRY(walls::choose_ids(order.launch.first_uid, seed_of(order.launch.id)));

@@ -22,6 +22,7 @@ struct Order {
   UniqueFd session;
   UniqueFd agent;
   UniqueFd directory;
+  UniqueFd lock;  // of that directory, held by whoever sent the order
   UniqueFd root;  // kDirectory only
 };
 

@@ -67,13 +67,14 @@ Result<Order> receive_order() {
     Order order;
     order.launch = TRY(protocol::decode_launch(message->payload));
     if (!plain(order.launch.id)) return Error(ErrorCode::kInvalidArgument, "the box's id is not one");
-    const std::size_t expected = order.launch.root == protocol::Root::kDirectory ? 4 : 3;
+    const std::size_t expected = order.launch.root == protocol::Root::kDirectory ? 5 : 4;
     if (descriptors.size() != expected)
       return Error(ErrorCode::kInvalidArgument, "a launch came without its descriptors");
     order.session = std::move(descriptors[0]);
     order.agent = std::move(descriptors[1]);
     order.directory = std::move(descriptors[2]);
-    if (expected == 4) order.root = std::move(descriptors[3]);
+    order.lock = std::move(descriptors[3]);
+    if (expected == 5) order.root = std::move(descriptors[4]);
     return order;
   }
 }
@@ -84,8 +85,8 @@ int fail(const Error& error) {
 }
 
 // The owner went while the box was launched: nobody will start it again, nobody will clean.
-void clean_for_owner(int directory, const std::string& id) {
-  auto opened = BoxDirectory::open(UniqueFd(directory), id);
+void clean_for_owner(UniqueFd directory, UniqueFd lock, const std::string& id) {
+  auto opened = BoxDirectory::open(std::move(directory), std::move(lock), id);
   if (opened.ok()) (void)opened.value().remove();
 }
 
@@ -94,11 +95,11 @@ int run() {
   if (!order.ok()) return fail(order.error());
   const bool keep = order.value().launch.keep;
   const std::string id = order.value().launch.id;
-  const UniqueFd directory(::fcntl(order.value().directory.get(), F_DUPFD_CLOEXEC, 0));
+  UniqueFd directory(::fcntl(order.value().directory.get(), F_DUPFD_CLOEXEC, 0));
+  UniqueFd lock(::fcntl(order.value().lock.get(), F_DUPFD_CLOEXEC, 0));
   auto box = launch(std::move(order).value(), kOwner);
   if (!box.ok()) {
-    if (box.error().code == ErrorCode::kClosed && !keep)
-      clean_for_owner(::fcntl(directory.get(), F_DUPFD_CLOEXEC, 0), id);
+    if (box.error().code == ErrorCode::kClosed && !keep) clean_for_owner(std::move(directory), std::move(lock), id);
     return fail(box.error());
   }
   protocol::Launched launched;

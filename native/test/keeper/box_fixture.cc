@@ -95,8 +95,9 @@ void BoxUnderTest::start_keeper() {
 void BoxUnderTest::send_order() {
   const UniqueFd binary = sealed_copy(agent);
   const UniqueFd directory(::open(directory_.c_str(), directory_flags | O_CLOEXEC));
+  const UniqueFd lock(::open((directory_ + "/lock").c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0600));
   UniqueFd lower;
-  std::vector<int> passed = {agent_session_.get(), binary.get(), directory.get()};
+  std::vector<int> passed = {agent_session_.get(), binary.get(), directory.get(), lock.get()};
   if (order.root == protocol::Root::kDirectory) {
     lower = UniqueFd(::open(root.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
     passed.push_back(lower.get());
