@@ -74,7 +74,8 @@ void take_trees(FirstProcess& process, std::vector<UniqueFd> trees) {
 Status default_signals() {
   sigset_t none;
   ::sigemptyset(&none);
-  for (int signal = 1; signal < NSIG; ++signal) ::signal(signal, SIG_DFL);
+  // Of the standard ones; the agent sees to the rest before it starts a program.
+  for (int signal = 1; signal < 32; ++signal) ::signal(signal, SIG_DFL);
   if (::sigprocmask(SIG_SETMASK, &none, nullptr) != 0) return failure(errno, "clear the mask of signals");
   return ok_status();
 }

@@ -78,6 +78,7 @@ struct Trees {
   std::vector<UniqueFd> taken;
   std::vector<int> numbers() const {
     std::vector<int> fds;
+    fds.reserve(taken.size());
     for (const UniqueFd& tree : taken) fds.push_back(tree.get());
     return fds;
   }

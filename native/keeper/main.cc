@@ -22,7 +22,7 @@ namespace {
 using protocol::Type;
 
 constexpr int kOwner = 3;
-constexpr std::size_t kLargestOrder = 256 * 1024;
+constexpr std::size_t kLargestOrder = std::size_t{256} * 1024;
 
 // Nothing of whoever started it: descriptors, terminal, signals. A Ctrl-C for the owner is not one for its boxes.
 void stand_alone() {

@@ -95,7 +95,10 @@ Result<Cgroups> Cgroups::plan(const std::string& name, const CgroupLimits& limit
       const std::string quota = std::to_string(wanted[limit].value * kPeriodUs);
       const std::string period = std::to_string(kPeriodUs);
       if (v1) set("cpu.cfs_period_us", period);
-      set(v1 ? "cpu.cfs_quota_us" : "cpu.max", v1 ? quota : quota + " " + period);
+      if (v1)
+        set("cpu.cfs_quota_us", quota);
+      else
+        set("cpu.max", std::string(quota).append(" ").append(period));
     } else {
       // One more: PID 1.
       set("pids.max", std::to_string(wanted[limit].value + 1));

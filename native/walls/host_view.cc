@@ -56,10 +56,11 @@ Status copy_file(int from, const char* name, int to) {
   if (!source.valid() || ::fstat(source.get(), &facts) != 0 || !S_ISREG(facts.st_mode)) return ok_status();
   if (facts.st_size > kLargestCopy) return ok_status();
   const UniqueFd copy = TRY(new_file(to, name));
-  while (copy.valid()) {
-    const ssize_t moved = ::sendfile(copy.get(), source.get(), nullptr, kLargestCopy);
+  for (off_t left = facts.st_size; copy.valid() && left > 0;) {
+    const ssize_t moved = ::sendfile(copy.get(), source.get(), nullptr, static_cast<std::size_t>(left));
     if (moved < 0) return failure(errno, "copy a file to the box's /etc", name);
-    if (moved == 0) break;
+    if (moved == 0) break;  // it shrank meanwhile
+    left -= moved;
   }
   return ok_status();
 }

@@ -52,8 +52,10 @@ Result<UniqueFd> make_layer(const RootPlan& plan) {
     const UniqueFd place = TRY(found_again(plan.box_place, "layer", "the box's directory"));
     layer = TRY(clone_tree(place.get(), "", kNoSuidNoDev, Depth::kOne));
   }
-  // Over "/": paths go on from the root that this process has, which is the one beneath.
-  const UniqueFd top(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  // A place that every host has and that nothing here needs. Not "/": what lies over a root must be let go of by a call
+  // of its own, and each such call waits for every processor.
+  const UniqueFd top(::open("/sys", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!top.valid()) return failure(errno, "find a place for the box's layer", "/sys");
   TRY(attach(layer.get(), top.get()));
   return layer;
 }

@@ -9,7 +9,7 @@
 
 namespace sluicebox::walls {
 
-// A bounded tmpfs, or the kept layer; mounted over the old root, which stays in reach as "/".
+// A bounded tmpfs, or the kept layer; mounted below the old root, which stays in reach as "/".
 Result<UniqueFd> make_layer(const RootPlan& plan);
 
 // The directory that lies under the layer, read-only.

@@ -19,7 +19,7 @@ struct Row {
   rlim_t hard;
 };
 
-constexpr rlim_t kMiB = 1024 * 1024;
+constexpr rlim_t kMiB = rlim_t{1024} * 1024;
 constexpr Row kRows[] = {
     {RLIMIT_CORE, "core", 0, 0},
     {RLIMIT_NOFILE, "nofile", 1024, 65536},

@@ -86,9 +86,7 @@ Status enter_root(int root) {
   if (::fchdir(root) != 0) return failure(errno, "enter the box's root");
   // The old root lands over the new one, and is let go of at once: no directory for it is needed.
   if (::syscall(SYS_pivot_root, ".", ".") != 0) return failure(errno, "change to the box's root");
-  // Twice: over the old root lies the layer that was mounted on it.
-  for (int mounted = 0; mounted < 2; ++mounted)
-    if (::umount2(".", MNT_DETACH) != 0) return failure(errno, "let go of the host's root");
+  if (::umount2(".", MNT_DETACH) != 0) return failure(errno, "let go of the host's root");
   if (::chdir("/") != 0) return failure(errno, "enter the box's root");
   return ok_status();
 }

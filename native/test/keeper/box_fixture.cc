@@ -166,7 +166,7 @@ std::string BoxUnderTest::run(std::vector<std::string> argv, int expected) {
   return output;
 }
 
-Call BoxUnderTest::call(long number, std::vector<std::string> arguments) {
+Call BoxUnderTest::call(long number, const std::vector<std::string>& arguments) {
   std::string packet = "s" + std::to_string(number);
   for (const std::string& argument : arguments) packet += "," + argument;
   const std::string answer = ask(packet);

@@ -65,7 +65,7 @@ class BoxUnderTest {
   // In the box. `run`: the output; the exit status must be `expected`, -1 for any.
   std::string run(std::vector<std::string> argv, int expected = 0);
   std::string sh(const std::string& script, int expected = 0) { return run({"/bin/sh", "-c", script}, expected); }
-  Call call(long number, std::vector<std::string> arguments = {});
+  Call call(long number, const std::vector<std::string>& arguments = {});
   std::string ask(const std::string& packet);
   void tell(const std::string& packet);
 

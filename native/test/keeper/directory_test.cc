@@ -95,6 +95,10 @@ TEST_CASE("B14 a kept layer over a directory outlives the launch, deletions too"
   CHECK(second.call(SYS_openat, {"-100", "'/full/deep/file", "0", "0"}).error == ENOENT);
   CHECK(second.call(SYS_openat, {"-100", "'/etc/note", "1", "0"}).error == 0);
   second.stop();
+  second.await_keeper();
+  std::error_code failed;
+  std::filesystem::remove_all(first.directory + "/layer", failed);
+  CHECK_FALSE(failed);
 }
 
 TEST_CASE("B34 S19 a storage asked for is refused for a layer that is kept") {

@@ -21,6 +21,11 @@ using namespace sluicebox::walls;
 
 namespace {
 
+// As SCMP_A0 and its like, which C++ does not have.
+scmp_arg_cmp masked(unsigned argument, scmp_datum_t mask, scmp_datum_t value) {
+  return {argument, SCMP_CMP_MASKED_EQ, mask, value};
+}
+
 #if defined(__x86_64__)
 constexpr unsigned kArchitecture = AUDIT_ARCH_X86_64;
 #elif defined(__aarch64__)
@@ -61,14 +66,12 @@ bool add_rules(scmp_filter_ctx filter) {
   // Arguments of type int: the kernel ignores the upper half, so the filter must too.
   for (const int family : kRefusedFamilies)
     if (seccomp_rule_add(filter, kRefuse, SCMP_SYS(socket), 1,
-                         SCMP_A0(SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, static_cast<scmp_datum_t>(family))) != 0)
+                         masked(0, 0xFFFFFFFF, static_cast<scmp_datum_t>(family))) != 0)
       return false;
   for (const unsigned request : kRefusedIoctls)
-    if (seccomp_rule_add(filter, kRefuse, SCMP_SYS(ioctl), 1, SCMP_A1(SCMP_CMP_MASKED_EQ, 0xFFFFFFFF, request)) != 0)
-      return false;
+    if (seccomp_rule_add(filter, kRefuse, SCMP_SYS(ioctl), 1, masked(1, 0xFFFFFFFF, request)) != 0) return false;
   for (const unsigned long flag : kRefusedCloneFlags)
-    if (seccomp_rule_add(filter, kRefuse, SCMP_SYS(clone), 1, SCMP_A0(SCMP_CMP_MASKED_EQ, flag, flag)) != 0)
-      return false;
+    if (seccomp_rule_add(filter, kRefuse, SCMP_SYS(clone), 1, masked(0, flag, flag)) != 0) return false;
   return true;
 }
 
