@@ -172,7 +172,10 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
       if (!force) throw this.#states.wrong(op, 'Stop it first, or use force.')
       await this.#stop(op, 0, signal)
     }
-    await this.#remove(op, signal)
+    // An ephemeral one goes by itself once it has stopped.
+    if (this.#record.ephemeral && (this.state as BoxState) === 'stopped')
+      await this.#held(this.#states.reached(op, ['removed'], undefined, signal))
+    else await this.#remove(op, signal)
   }
 
   /** Resolves once the box is in that state; rejects when it was removed instead. */

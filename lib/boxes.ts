@@ -2,12 +2,12 @@
 import { Box, type BoxHome, toInfo } from './box.js'
 import { BoxNotFoundError } from './box-errors.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
-import { RuntimeClosedError, SluiceboxError } from './errors.js'
+import { RuntimeClosedError } from './errors.js'
 import type { Cancellable, Progress, Progressive } from './image-types.js'
 import type { BoxRecord, HandleId } from './native.js'
 import type { Call } from './operation.js'
 import { readBoolean, readOptions, readSignal, readText } from './options.js'
-import { type CreateSettings, differences, parseConfig, readCreateBox, readFilter } from './options-box.js'
+import { type CreateSettings, parseConfig, readCreateBox, readFilter } from './options-box.js'
 
 export type CreateOptions = BoxCreateOptions & Cancellable & Progressive<'prepare' | 'boot' | 'agent'>
 
@@ -150,15 +150,14 @@ export class Boxes {
     return (await this.#home.boots.run({ ...call, request: { ...request, home: this.#path } }, above)) as Box
   }
 
-  /** Looks before it starts: a box that is not the one asked for stays as it was. */
+  /** Starts it here: a box that was there already is handed over as it is. */
   async #reuse(
-    settings: CreateSettings,
+    { request }: CreateSettings,
     signal: AbortSignal | undefined,
     onProgress: Call['onProgress'],
     above: Above,
   ): Promise<Box> {
-    const { request } = settings
-    let reused: Opened | undefined
+    let reused = false
     const call = {
       name: 'create',
       op: 'box.create',
@@ -167,12 +166,11 @@ export class Boxes {
       abortGraceMs: 0,
       request: { ...request, start: false, home: this.#path },
       adopt: (value: unknown) => {
-        if ((value as Opened).reused) reused = value as Opened
+        reused = (value as Opened).reused === true
         return this.#adopt(value as Opened, !reused)
       },
     }
     const box = (await this.#home.boots.run(call, above)) as Box
-    if (reused) this.#compare(reused.record, settings)
     if (!request.start || box.state === 'running') return box
     try {
       await box.start({ bootTimeoutMs: request.bootTimeoutMs, signal })
@@ -181,16 +179,6 @@ export class Boxes {
       if (!reused) this.#destroy(box)
       throw error
     }
-  }
-
-  #compare(record: BoxRecord, settings: CreateSettings): void {
-    const differing = differences(record, settings)
-    if (differing === undefined) return
-    throw new SluiceboxError('BOX_EXISTS', `create: box ${record.name} exists with other settings: ${differing}`, {
-      op: 'create',
-      boxId: record.id,
-      hint: `Use ifExists: 'replace', another name, or its own settings.`,
-    })
   }
 
   /** One Box for each native handle. */

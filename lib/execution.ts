@@ -204,9 +204,7 @@ export class Execution extends TypedEvents<ExecutionEvents> implements AsyncDisp
       const scope = readChoice(op, 'scope', read.scope, ['group', 'process']) ?? 'group'
       if (this.#ending.hasEnded) return Promise.resolve(false)
       const request = { signal: signalNumber(name), scope, forceAfterMs: force === false ? -1 : force }
-      return this.#handle
-        .command(op, 'kill', request)
-        .then((answer) => (answer as { delivered: boolean }).delivered, isGone)
+      return this.#handle.command(op, 'kill', request).then((answer) => answer === true, isGone)
     } catch (error) {
       return Promise.reject(error)
     }

@@ -1,5 +1,4 @@
 // Every check of an argument of boxes, and what the SDK itself keeps of a box in its record.
-import { inspect, isDeepStrictEqual } from 'node:util'
 import type { BoxFilter, BoxState, Rootfs } from './box-types.js'
 import type { BoxRecord } from './native.js'
 import {
@@ -44,7 +43,6 @@ export interface CreateSettings {
     readonly bootTimeoutMs: number
     readonly config: string
   }
-  readonly config: BoxConfig
 }
 
 const MAX_MS = 2 ** 31 - 1
@@ -73,7 +71,6 @@ export function readCreateBox(value: unknown): CreateSettings {
   }
   readFunction(op, 'onProgress', options.onProgress)
   return {
-    config,
     request: {
       ...(name !== undefined && { name }),
       ifExists: ifExists ?? 'error',
@@ -125,25 +122,6 @@ export function readState(op: string, value: unknown): BoxState {
 }
 
 const states = ['created', 'starting', 'running', 'stopping', 'stopped', 'failed', 'removed'] as const
-
-/** What a record says that differs from what was asked for, in words; undefined where nothing does. */
-export function differences(record: BoxRecord, { request, config }: CreateSettings): string | undefined {
-  const had: Partial<BoxConfig> = parseConfig(record)
-  const pairs: [string, unknown, unknown][] = [
-    ...(['rootfs', 'memory', 'vcpus', 'maxProcesses', 'storage', 'ephemeral'] as const).map(
-      (key): [string, unknown, unknown] => [key, record[key], request[key]],
-    ),
-    ...(['env', 'cwd', 'user', 'labels'] as const).map((key): [string, unknown, unknown] => [
-      key,
-      had[key],
-      config[key],
-    ]),
-  ]
-  const differing = pairs.filter(([, has, asked]) => !isDeepStrictEqual(plain(has), plain(asked)))
-  return differing.map(([key, has, asked]) => `${key} (${inspect(has)}, not ${inspect(asked)})`).join(', ') || undefined
-}
-
-const plain = (value: unknown): unknown => JSON.parse(JSON.stringify(value ?? null))
 
 export function parseConfig(record: BoxRecord): BoxConfig {
   return { env: {}, cwd: '/', user: { kind: 'root' }, labels: {}, ...(JSON.parse(record.config || '{}') as object) }

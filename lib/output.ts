@@ -35,6 +35,8 @@ export class Output {
   readonly #readers = new Set<Reader>()
   /** They look and take nothing: what only they have seen is kept for the first reader. */
   readonly #lookers = new Set<Reader>()
+  /** They saw the end, and their consumers have not taken everything yet. */
+  readonly #ending = new Set<Reader>()
   #kept: Buffer[] = []
   #keptBytes = 0
   #taken = 0
@@ -90,6 +92,7 @@ export class Output {
   detach(reader: Reader): void {
     this.#readers.delete(reader)
     this.#lookers.delete(reader)
+    this.#ending.delete(reader)
     this.#awaited?.delete(reader)
     this.wake()
   }
@@ -123,7 +126,7 @@ export class Output {
   processEnded(own: number | undefined, error?: Error): void {
     this.#own = own
     this.#error = error
-    this.#awaited = new Set([...this.#readers, ...this.#lookers])
+    this.#awaited = new Set([...this.#readers, ...this.#lookers, ...this.#ending])
     if (own !== undefined && this.#taken >= own) this.#finish()
     this.#pump()
   }
@@ -203,6 +206,7 @@ export class Output {
       this.#readers.delete(reader)
       this.#lookers.delete(reader)
       reader.end(this.#error)
+      if (!reader.idle) this.#ending.add(reader)
     }
   }
 
