@@ -1,12 +1,14 @@
-// npm run bench -- queue|rebase [--json]: every figure against a peer in the same run.
+// npm run bench -- queue|rebase|exec|start [--json]: every figure against a peer in the same run.
 import { parseArgs } from 'node:util'
+import { exec } from './exec.js'
 import type { Figure, Spread } from './measure.js'
 import { queue } from './queue.js'
 import { rebase } from './rebase.js'
+import { start } from './start.js'
 import { machine } from './support/machine.js'
 
 export type Suite = (rounds: number) => Promise<Figure[]>
-const suites: Record<string, Suite> = { queue, rebase }
+const suites: Record<string, Suite> = { queue, rebase, exec, start }
 const ROUNDS = 7
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } })

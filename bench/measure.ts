@@ -22,8 +22,8 @@ export interface Goal {
   readonly name: string
   readonly unit: string
   readonly peer: string
-  /** '>= 6' or '<= 4'. */
-  readonly goal: `${'>=' | '<='} ${number}`
+  /** '>= 6' or '<= 4'; 'told': there is none. */
+  readonly goal: `${'>=' | '<='} ${number}` | 'told'
 }
 
 /** Runs both sides `rounds` times; who goes first changes each time, so that a machine that slows down is fair to both. */
@@ -64,6 +64,6 @@ export function cost(goal: Goal, ours: Spread, theirs: Spread): Figure {
 
 export function judge({ name, unit, peer, goal }: Goal, value: number, ours: Spread, theirs?: Spread): Figure {
   const limit = Number(goal.replace(/^[<>]= /, ''))
-  const met = goal.startsWith('>=') ? value >= limit : value <= limit
+  const met = goal === 'told' || (goal.startsWith('>=') ? value >= limit : value <= limit)
   return { name, value, unit, peer, goal, met, ours, theirs }
 }

@@ -77,11 +77,12 @@ export function readCreateBox(value: unknown): CreateSettings {
       start: readBoolean(op, 'start', options.start) ?? true,
       ephemeral,
       rootfs: readRootfs(op, options.rootfs),
-      memory: readAtLeast(op, 'memory', options.memory, 2 ** 20) ?? DEFAULT_MEMORY,
+      memory: unlimited(options.memory) ?? readAtLeast(op, 'memory', options.memory, 2 ** 20) ?? DEFAULT_MEMORY,
       memoryAsked: options.memory !== undefined,
-      vcpus: readInteger(op, 'vcpus', options.vcpus, 1, 1024) ?? 1,
+      vcpus: unlimited(options.vcpus) ?? readInteger(op, 'vcpus', options.vcpus, 1, 1024) ?? 1,
       vcpusAsked: options.vcpus !== undefined,
-      maxProcesses: readInteger(op, 'maxProcesses', options.maxProcesses, 1, 2 ** 22) ?? 512,
+      maxProcesses:
+        unlimited(options.maxProcesses) ?? readInteger(op, 'maxProcesses', options.maxProcesses, 1, 2 ** 22) ?? 512,
       maxProcessesAsked: options.maxProcesses !== undefined,
       storage: readAtLeast(op, 'storage', options.storage, 2 ** 20) ?? DEFAULT_STORAGE,
       storageAsked: options.storage !== undefined,
@@ -90,6 +91,9 @@ export function readCreateBox(value: unknown): CreateSettings {
     },
   }
 }
+
+/** What the native side takes for no limit. */
+const unlimited = (value: unknown): 0 | undefined => (value === Number.POSITIVE_INFINITY ? 0 : undefined)
 
 export const readBootTimeout = (op: string, value: unknown): number =>
   readInteger(op, 'bootTimeoutMs', value, 1, MAX_MS) ?? 60_000

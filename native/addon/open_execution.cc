@@ -95,11 +95,7 @@ void OpenExecution::answered(std::uint32_t request, Result<bool> answer) {
   if (request == 0) return;
   if (!answer.ok()) return mailbox_.put(error_news(request, answer.error()), RecordKind::kControl, kNewsChannel);
   // Of a kill: whether it reached a live process. Of anything else: that it is done.
-  const auto value = [delivered = answer.value()](Napi::Env env) {
-    Napi::Object object = Napi::Object::New(env);
-    object.Set("delivered", Napi::Boolean::New(env, delivered));
-    return object;
-  };
+  const auto value = [delivered = answer.value()](Napi::Env env) { return Napi::Boolean::New(env, delivered); };
   mailbox_.put(answer_news(request, value), RecordKind::kControl, kNewsChannel);
 }
 

@@ -209,6 +209,7 @@ Status Execution::received(Type type, std::uint32_t request, Bytes payload, std:
       const protocol::Killed killed = TRY(protocol::decode_killed(payload));
       if (asked_.erase(request) == 0) break;
       listener_->answered(request, killed.delivered);
+      let_go_when_done();
       return ok_status();
     }
     case Type::kResized: {
@@ -218,6 +219,7 @@ Status Execution::received(Type type, std::uint32_t request, Bytes payload, std:
         listener_->answered(request, true);
       else
         listener_->answered(request, os_error(static_cast<int>(resized.os_error), "cannot resize the terminal"));
+      let_go_when_done();
       return ok_status();
     }
     default:
@@ -282,13 +284,6 @@ void Execution::ended(protocol::Exited exited) {
     exited.own_stdout = out_ ? out_->end_at_own_bytes() : 0;
     exited.own_stderr = err_ ? err_->end_at_own_bytes() : 0;
   }
-  // The kernel takes a signal's answer and an end in one order, the agent reports them in another.
-  for (const auto& [request, type] : std::exchange(asked_, {})) {
-    if (type == Type::kKilled)
-      listener_->answered(request, true);
-    else
-      listener_->answered(request, Error(ErrorCode::kExecLost, "the process has ended"));
-  }
   listener_->exited(exited);
   let_go_when_done();
 }
@@ -298,9 +293,10 @@ void Execution::close_input() {
   if (framed_in_) framed_in_->close();
 }
 
-// The agent has nothing more to say, and pipes need no session.
+// The agent has nothing more to say, also to what was asked when the process had ended already.
 void Execution::let_go_when_done() {
-  if (!ended_ || session_ == nullptr || framed_out_.sink != nullptr || framed_err_.sink != nullptr) return;
+  if (!ended_ || session_ == nullptr || !asked_.empty() || framed_out_.sink != nullptr || framed_err_.sink != nullptr)
+    return;
   if (out_ && !out_->at_end()) return;
   if (err_ && !err_->at_end()) return;
   session_->close(channel_);
