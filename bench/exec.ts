@@ -20,8 +20,14 @@ export async function exec(rounds: number): Promise<Figure[]> {
     framed.speed,
     cost(
       { name: 'exec.cpu_64k', unit, peer, goal: 'told' },
-      spread(blocks.ours.map(({ cpuMs }) => cpuMs), 'ms'),
-      spread(blocks.theirs.map(({ cpuMs }) => cpuMs), 'ms'),
+      spread(
+        blocks.ours.map(({ cpuMs }) => cpuMs),
+        'ms',
+      ),
+      spread(
+        blocks.theirs.map(({ cpuMs }) => cpuMs),
+        'ms',
+      ),
     ),
     await stalled(rounds),
     await neighbour(rounds),
@@ -35,7 +41,11 @@ async function output(rounds: number, goal: Goal, chunk: number, mebibytes: numb
     () => inChild<ExecTimes>(side, { ...spec, side: 'ours' }),
     () => inChild<ExecTimes>(side, { ...spec, side: 'theirs' }),
   )
-  const perSide = (all: ExecTimes[]) => spread(all.map(({ ms }) => ms), 'ms')
+  const perSide = (all: ExecTimes[]) =>
+    spread(
+      all.map(({ ms }) => ms),
+      'ms',
+    )
   return { ...times, speed: speed(goal, perSide(times.ours), perSide(times.theirs)) }
 }
 
@@ -58,7 +68,13 @@ async function neighbour(rounds: number): Promise<Figure> {
   }
   return cost(
     { name: 'exec.flood_neighbour_p99', unit, peer: 'the same execution alone, its p99', goal: '<= 5' },
-    spread(times.map(({ floodedMs }) => floodedMs), 'ms'),
-    spread(times.map(({ aloneMs }) => aloneMs), 'ms'),
+    spread(
+      times.map(({ floodedMs }) => floodedMs),
+      'ms',
+    ),
+    spread(
+      times.map(({ aloneMs }) => aloneMs),
+      'ms',
+    ),
   )
 }

@@ -24,7 +24,12 @@ export async function start(rounds: number): Promise<Figure[]> {
       await succeeds(made)
     }
     return [
-      await compare(rounds, { name: 'start.namespace', unit, peer: bwrap, goal: '<= 0.6' }, () => life(UNLIMITED), sandboxed),
+      await compare(
+        rounds,
+        { name: 'start.namespace', unit, peer: bwrap, goal: '<= 0.6' },
+        () => life(UNLIMITED),
+        sandboxed,
+      ),
       await compare(
         rounds,
         { name: 'start.namespace_limited', unit, peer: bwrap, goal: 'told' },
@@ -43,7 +48,12 @@ export async function start(rounds: number): Promise<Figure[]> {
   }
 }
 
-async function compare(rounds: number, goal: Goal, ours: () => Promise<void>, theirs: () => Promise<void>): Promise<Figure> {
+async function compare(
+  rounds: number,
+  goal: Goal,
+  ours: () => Promise<void>,
+  theirs: () => Promise<void>,
+): Promise<Figure> {
   const median = async (work: () => Promise<void>) => {
     const times: number[] = []
     for (let i = 0; i < STARTS; i++) {
@@ -55,7 +65,11 @@ async function compare(rounds: number, goal: Goal, ours: () => Promise<void>, th
   }
   await median(ours)
   await median(theirs)
-  const times = await alternate(rounds, () => median(ours), () => median(theirs))
+  const times = await alternate(
+    rounds,
+    () => median(ours),
+    () => median(theirs),
+  )
   return cost(goal, spread(times.ours, 'ms'), spread(times.theirs, 'ms'))
 }
 

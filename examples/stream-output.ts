@@ -9,7 +9,11 @@ try {
   await using runtime = new Runtime({ home })
   await using box = await runtime.create()
 
-  const build = await box.exec(['sh', '-c', 'for step in 1 2 3; do echo "step $step of 3"; done; echo "1 warning" >&2; exit 4'])
+  const build = await box.exec([
+    'sh',
+    '-c',
+    'for step in 1 2 3; do echo "step $step of 3"; done; echo "1 warning" >&2; exit 4',
+  ])
   for await (const { from, line } of build.lines({ from: 'all' })) console.log(`${from}: ${line}`)
   const { exitCode, durationMs, usage } = await build.wait()
   console.log(`exit code ${exitCode}; took time: ${durationMs > 0}; memory told: ${(usage?.maxRssBytes ?? 0) > 0}`)

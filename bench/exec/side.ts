@@ -36,7 +36,11 @@ else {
   {
     await using runtime = new Runtime({ home })
     await using box = await runtime.create()
-    const works = { output: () => measured(() => ours(box)), stalled: () => stalled(box), neighbour: () => neighbour(box) }
+    const works = {
+      output: () => measured(() => ours(box)),
+      stalled: () => stalled(box),
+      neighbour: () => neighbour(box),
+    }
     result = await works[spec.work]()
   }
   await rm(home, { recursive: true })
