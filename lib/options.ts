@@ -123,7 +123,7 @@ export interface RuntimeOptions {
   workers?: number
   /** Capacity of the native event queue, kept at submission: an operation that finds no room waits. */
   queue?: {
-    /** Default 4096, at least 8. */
+    /** Default 4096; 8 to 65,536. */
     maxEvents?: number
     /** Default 64 MiB. */
     maxBytes?: number
@@ -159,7 +159,7 @@ export function readRuntimeOptions(value: unknown): RuntimeSettings {
   return {
     home,
     workers,
-    maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 20) ?? 4096,
+    maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 16) ?? 4096,
     maxBytes: readInteger(op, 'queue.maxBytes', queue.maxBytes, 2 ** 16) ?? 64 * 2 ** 20,
     imageConcurrency: readInteger(op, 'concurrency.images', concurrency.images, 1, 1024) ?? workers,
     directories: [home, ...(allowed ?? [])],

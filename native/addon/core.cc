@@ -13,9 +13,10 @@ namespace {
 
 constexpr std::size_t kBatch = 256;
 constexpr std::size_t kRecordWords = sizeof(event_queue::Record) / sizeof(std::uint32_t);
-constexpr std::chrono::milliseconds kTeardownWait{1000};
-// The queue's memory is had when it is made: a count beyond this would end the process, not the call.
-constexpr std::uint64_t kMaxEvents = 1 << 20;
+constexpr std::chrono::milliseconds kJoinTime{1000};
+// One slot for each handle that there can be: a source takes at least one, so that whoever finds no handle finds no
+// slot either, and is told when there is one. The queue's memory is had when it is made.
+constexpr std::uint64_t kMaxEvents = event_queue::HandleTable::kMaxSlots;
 
 // The worker's side of one submitted operation. Whatever happens to it, complete() is called.
 class ImageTask final : public Task {
@@ -97,7 +98,7 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   const std::uint64_t workers = whole_of(options, "workers");
   const std::uint64_t max_events = whole_of(options, "maxEvents");
   if (workers < 1 || workers > 1024) throw Napi::RangeError::New(env, "workers: expected 1 to 1024");
-  if (max_events > kMaxEvents) throw Napi::RangeError::New(env, "maxEvents: expected at most 1048576");
+  if (max_events > kMaxEvents) throw Napi::RangeError::New(env, "maxEvents: expected at most 65536");
 
   auto queue = event_queue::Queue::create(
       {.limits = {.max_events = static_cast<std::uint32_t>(max_events), .max_bytes = whole_of(options, "maxBytes")}});

@@ -34,7 +34,7 @@ const methods: Record<string, Method> = {
     options: {
       workers: [...badInteger, 0, 65],
       home: badPath,
-      queue: { maxEvents: [...badInteger, 7, 2 ** 20 + 1], maxBytes: [...badInteger, 65535] },
+      queue: { maxEvents: [...badInteger, 7, 2 ** 16 + 1], maxBytes: [...badInteger, 65535] },
       concurrency: { images: [...badInteger, 0, 1025] },
       allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b']],
     },
