@@ -1,5 +1,6 @@
 #include "addon/core.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -119,13 +120,14 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
 Core::~Core() {
   // The same pair as was added: a hook is found by both.
   if (hooked_) napi_remove_env_cleanup_hook(Env(), &Core::environment_ends, this);
-  end(kTeardownWait);
+  // A collection must not stop the program: workers that have not ended yet end by themselves.
+  end(std::chrono::milliseconds(0));
 }
 
 void Core::environment_ends(void* self) {
   auto* core = static_cast<Core*>(self);
   core->hooked_ = false;
-  core->end(kTeardownWait);
+  core->end(kJoinTime);
 }
 
 bool Core::end(std::chrono::milliseconds wait) {
@@ -137,7 +139,9 @@ bool Core::end(std::chrono::milliseconds wait) {
   if (bell_) bell_->release();
   if (pool_ && !joined_) {
     pool_->close();
-    joined_ = pool_->join_until(std::chrono::steady_clock::now() + wait);
+    const auto now = std::chrono::steady_clock::now();
+    if (!give_up_at_) give_up_at_ = now + kJoinTime;
+    joined_ = pool_->join_until(std::min(now + wait, *give_up_at_));
   }
   return joined_;
 }

@@ -243,3 +243,18 @@ test('Q22: a worker that is stuck when the last thread with the addon ends finds
   ])
   expect(ended).toMatchObject({ code: 0, signal: null, stdout: '1\n2\n', stderr: '' })
 })
+
+test('Q23, H26: process.exit() with a stuck worker in each of six runtimes takes the time of one', async () => {
+  const ended = await runModule(`
+    for (let i = 0; i < 6; i++) runWork(new Runtime({ workers: 1 }), { gate: 1, stubborn: true }).catch(() => {})
+    const timer = setInterval(() => {
+      if (door.waitingAtGate() < 6) return
+      clearInterval(timer)
+      console.log(Date.now())
+      process.exit(7)
+    }, 1)
+  `)
+  expect(ended).toMatchObject({ code: 7, signal: null })
+  // The bound is three joins, half of what six take.
+  expect(ended.endedAt - Number(ended.stdout)).toBeLessThan(3_000)
+})

@@ -251,3 +251,35 @@ test('H28, Q25: a closed runtime is collected with its queue, and the environmen
   `)
   expect(ended).toMatchObject({ signal: null, code: 0, stdout: '0\n', stderr: '' })
 })
+
+test('H26, H28: a stuck worker stops the event loop neither in close() nor in the collection that follows', async () => {
+  const ended = await runModule(`
+    import { setFlagsFromString } from 'node:v8'
+    import { runInNewContext } from 'node:vm'
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc')
+    process.on('warning', () => {})
+    let [last, longest] = [performance.now(), 0]
+    const look = () => {
+      const now = performance.now()
+      longest = Math.max(longest, now - last)
+      last = now
+    }
+    setInterval(look, 5).unref()
+    let collected = false
+    const registry = new FinalizationRegistry(() => { collected = true })
+    const closeOne = async () => {
+      const runtime = new Runtime({ workers: 1 })
+      registry.register(coreOf(runtime))
+      runWork(runtime, { gate: 1, stubborn: true }).catch(() => {})
+      while (door.waitingAtGate() === 0) await new Promise((resolve) => setImmediate(resolve))
+      await runtime.close({ timeoutMs: 10 })
+    }
+    await closeOne()
+    for (let i = 0; i < 200 && !collected; i++) { gc(); await new Promise((resolve) => setTimeout(resolve, 5)) }
+    look()
+    console.log(collected, longest < 500 ? 'turning' : 'stopped for ' + longest)
+    process.exit()
+  `)
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'true turning\n' })
+})
