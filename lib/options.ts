@@ -124,8 +124,23 @@ export function readFunction<F>(op: string, name: string, value: unknown): F | u
 }
 
 export function readSignal(op: string, value: unknown): AbortSignal | undefined {
-  if (value !== undefined && !(value instanceof AbortSignal)) throw bad(op, 'signal', 'an AbortSignal', value)
+  if (value !== undefined && !isSignal(value)) throw bad(op, 'signal', 'an AbortSignal', value)
   return value
+}
+
+/** One of Node's, another realm's or a polyfill's: by what it does, for its class may be any, and one of the class may do nothing. */
+function isSignal(value: unknown): value is AbortSignal {
+  if (typeof value !== 'object' || value === null) return false
+  const { addEventListener, removeEventListener } = value as Partial<AbortSignal>
+  if (typeof addEventListener !== 'function' || typeof removeEventListener !== 'function') return false
+  const nothing = () => {}
+  try {
+    addEventListener.call(value, 'abort', nothing)
+    removeEventListener.call(value, 'abort', nothing)
+    return typeof (value as AbortSignal).aborted === 'boolean'
+  } catch {
+    return false
+  }
 }
 
 // ---------- the runtime ----------

@@ -1,11 +1,11 @@
 // The runtime: one event queue, its workers, and the images worked on with them.
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Drain } from './drain.js'
-import { RuntimeClosedError, type SluiceboxError } from './errors.js'
+import { fromNative, RuntimeClosedError } from './errors.js'
 import { TypedEvents } from './events.js'
 import type { DiskFormat, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
 import { ImageOperations } from './images.js'
-import { type Core, loadAddon } from './native.js'
+import { type Core, loadAddon, type NativeError } from './native.js'
 import type { Call } from './operation.js'
 import { Operations } from './operations.js'
 import { type RuntimeOptions, readCloseOptions, readOptions, readRuntimeOptions, readSignal } from './options.js'
@@ -34,10 +34,12 @@ export type ImageLifecycleEvent = {
   op: ImageOp
   path: string
   at: Date
-  error?: SluiceboxError
+  /** With 'failed': what the call rejected with. A SluiceboxError, or the reason of its signal, which may be anything. */
+  error?: unknown
 }
 
 export interface RuntimeEvents {
+  /** 'started' when a call was let into the queue, then one of the others. A call that ends before that is not told of. */
   image: [event: ImageLifecycleEvent]
   pressure: [event: { depth: number; capacity: number; state: 'high' | 'normal' }]
   /** A listener threw inside the drain loop. Without a listener here it becomes an uncaught exception. */
@@ -72,15 +74,22 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   #referenced = false
   #closing: Promise<void> | undefined
 
-  /** @throws INVALID_ARGUMENT, ADDON_LOAD */
+  /** @throws INVALID_ARGUMENT, ADDON_LOAD, INTERNAL when the system gives no thread */
   constructor(options?: RuntimeOptions) {
     const settings = readRuntimeOptions(options)
     super('runtime', (error, event) => this.#listenerFailed(error, event))
     this.home = settings.home
-    this.#drain = new Drain(settings, (depth) => this.#afterPass(depth, settings.maxEvents))
+    const errorNames = new Map(loadAddon().addon.errorCodes)
+    try {
+      this.#drain = new Drain(settings, (depth) => this.#afterPass(depth, settings.maxEvents))
+    } catch (error) {
+      throw typeof (error as NativeError).code === 'number'
+        ? fromNative(errorNames, error as NativeError, 'new Runtime')
+        : error
+    }
     this.#operations = new Operations(settings.imageConcurrency, {
       drain: this.#drain,
-      errorNames: new Map(loadAddon().addon.errorCodes),
+      errorNames,
       listenerFailed: (error, event) => this.#listenerFailed(error, event),
       roomMade: () => this.#operations.roomMade(),
     })
@@ -97,7 +106,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   /** What this host and this build can do. */
   async doctor(options?: { signal?: AbortSignal }): Promise<DoctorReport> {
-    readSignal('doctor', readOptions('doctor', options, ['signal']).signal)?.throwIfAborted()
+    const signal = readSignal('doctor', readOptions('doctor', options, ['signal']).signal)
+    if (signal?.aborted) throw signal.reason
     if (this.#closing) throw new RuntimeClosedError('doctor', false)
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }
@@ -170,14 +180,17 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   async #runImage(op: ImageOp, path: string, call: Call, above: (...args: never[]) => unknown): Promise<unknown> {
     if (this.#closing) throw new RuntimeClosedError(call.name, false)
-    const result = this.#operations.run(call, above)
-    this.emit('image', { type: 'started', op, path, at: new Date() })
+    let started = false
+    const onStart = () => {
+      started = true
+      this.emit('image', { type: 'started', op, path, at: new Date() })
+    }
     try {
-      const value = await result
+      const value = await this.#operations.run({ ...call, onStart }, above)
       this.emit('image', { type: 'finished', op, path, at: new Date() })
       return value
     } catch (error) {
-      this.emit('image', { type: 'failed', op, path, at: new Date(), error: error as SluiceboxError })
+      if (started) this.emit('image', { type: 'failed', op, path, at: new Date(), error })
       throw error
     }
   }

@@ -108,8 +108,12 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   policy_ = std::make_shared<const PathPolicy>(texts_of(options, "directories"), flag_of(options, "restrictCallers"));
   records_ = Napi::Reference<Napi::Uint32Array>::New(info[1].As<Napi::Uint32Array>(), 1);
   on_batch_ = Napi::Persistent(info[2].As<Napi::Function>());
-  bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   pool_.emplace(static_cast<std::size_t>(workers));
+  if (pool_->started() == 0) {
+    throw throwable(env, Error(ErrorCode::kOutOfMemory, "the system gives this process no thread to work on")
+                             .advise("raise its limit of threads or of memory (ulimit -u, pids.max, ulimit -v)"));
+  }
+  bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   joined_ = false;
   queue_->attach_bell(bell_.get());
   // Added after the bell, so that it runs before the bell's function is torn down.
