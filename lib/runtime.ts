@@ -15,12 +15,12 @@ export interface RuntimeStats {
     /** Events waiting now. */
     depth: number
     capacity: number
-    /** Payload bytes reserved. */
+    /** Payload bytes held now: the same as lanes.bytes. */
     bytes: number
     highWater: number
     /** Always 0. */
     dropped: number
-    /** How long submissions waited for room in the queue, in total. */
+    /** How long the call next in line waited for room in the queue, in total. Those behind it are not added. */
     blockedMs: number
     wakeups: number
   }
