@@ -78,6 +78,11 @@ export class Drain {
     this.#again?.unref()
   }
 
+  /** The queue was closed for good: what is left of the batch in hand goes the way of what was left in the queue. */
+  discard(): void {
+    this.#next = this.#count
+  }
+
   /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
     this.#next = 0

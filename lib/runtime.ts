@@ -169,6 +169,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     core.beginClose()
     await this.#operations.close(timeoutMs)
     this.unref()
+    core.shutdown(0)
+    this.#drain.discard()
     if (!(await ended(core))) {
       process.emitWarning('a worker is stuck in a system call; its operation was settled and its thread left behind', {
         type: 'SluiceboxWarning',

@@ -4,7 +4,19 @@ import { expect, test } from 'vitest'
 import { type Images, Runtime, RuntimeClosedError } from '../../../lib/index.js'
 import { runModule } from '../../support/child.js'
 import { makeFolder } from '../../support/folder.js'
-import { coreOf, door, newGate, openRuntime, rejection, runWork, settled, turn, until } from '../../support/producer.js'
+import {
+  coreOf,
+  door,
+  eventFlood,
+  listen,
+  newGate,
+  openRuntime,
+  rejection,
+  runWork,
+  settled,
+  turn,
+  until,
+} from '../../support/producer.js'
 
 const threads = () => readdirSync('/proc/self/task').length
 
@@ -105,6 +117,27 @@ test('H21: a thousand operations pending in every place are all settled before c
   expect({ pending, heardClose }).toEqual({ pending: 0, heardClose: true })
   await Promise.all(works)
   expect(runtime.stats().drain.listenerErrors).toBe(0)
+})
+
+test('H21: a batch that a pass cut short is not dispatched after close', async () => {
+  const runtime = openRuntime({ queue: { maxEvents: 256 } })
+  const flood = eventFlood(runtime, { producers: 1, handles: 4, channels: 64, count: 256 })
+  let heard = 0
+  listen(runtime, flood.ids, () => {
+    const end = performance.now() + 2
+    while (performance.now() < end);
+    heard++
+  })
+  flood.start()
+  await until(
+    () => heard > 0,
+    () => runtime.stats(),
+  )
+  await runtime.close()
+  const before = heard
+  for (let i = 0; i < 5; i++) await turn()
+  expect(before).toBeLessThan(256)
+  expect(heard).toBe(before)
 })
 
 test('H22: submissions that race close are each refused or settled', async () => {
