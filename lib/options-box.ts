@@ -2,7 +2,7 @@
 import type { BoxFilter, BoxState, Rootfs } from './box-types.js'
 import type { BoxRecord } from './native.js'
 import {
-  absolute,
+  readAbsolute,
   bad,
   readBoolean,
   readChoice,
@@ -10,7 +10,6 @@ import {
   readInteger,
   readIsolation,
   readOptions,
-  readPath,
   readSignal,
   readSize,
   readText,
@@ -65,7 +64,7 @@ export function readCreateBox(value: unknown): CreateSettings {
   if (ifExists !== undefined && name === undefined) throw bad(op, 'ifExists', 'a name beside it', ifExists)
   const config: BoxConfig = {
     env: readEnv(op, options.env, false) as Record<string, string>,
-    cwd: options.cwd === undefined ? '/' : readAbsolute(op, 'cwd', options.cwd),
+    cwd: options.cwd === undefined ? '/' : readGuestPath(op, 'cwd', options.cwd),
     user: readUser(op, options.user) ?? { kind: 'root' },
     labels: readLabels(op, options.labels),
   }
@@ -138,7 +137,7 @@ function readRootfs(op: string, value: unknown): BoxRecord['rootfs'] {
   if (value === undefined || value === 'host') return { kind: 'host' }
   if (typeof value !== 'object') throw bad(op, 'rootfs', `'host' or { directory }`, value)
   const { directory } = readOptions(op, value, ['directory'], 'rootfs')
-  return { kind: 'directory', path: absolute(readPath(op, 'rootfs.directory', directory)) }
+  return { kind: 'directory', path: readAbsolute(op, 'rootfs.directory', directory) }
 }
 
 function readAtLeast(op: string, name: string, value: unknown, least: number): number | undefined {
@@ -147,7 +146,7 @@ function readAtLeast(op: string, name: string, value: unknown, least: number): n
   return bytes
 }
 
-function readAbsolute(op: string, name: string, value: unknown): string {
+function readGuestPath(op: string, name: string, value: unknown): string {
   const path = readText(op, name, value)
   if (!path.startsWith('/')) throw bad(op, name, 'an absolute path', value)
   return path

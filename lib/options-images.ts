@@ -1,7 +1,17 @@
 // Every check of an argument of images.*: each gives the request as the addon takes it.
 import { ImageError } from './errors.js'
 import type { DiskFormat } from './image-types.js'
-import { absolute, bad, readBoolean, readChoice, readOptions, readPath, readSize, readText } from './options.js'
+import {
+  bad,
+  readAbsolute,
+  readBoolean,
+  readChoice,
+  readOptions,
+  readPath,
+  readSize,
+  readText,
+  requireObject,
+} from './options.js'
 
 const builtFormats = ['raw', 'qcow2'] as const
 const laterFormats: readonly unknown[] = ['vmdk', 'vhd', 'vhdx']
@@ -20,9 +30,10 @@ const common = ['signal', 'onProgress']
 
 export function readCreate(path: unknown, value: unknown): object {
   const op = 'images.create'
-  const target = absolute(readPath(op, 'path', path))
+  const target = readAbsolute(op, 'path', path)
   if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
-  const format = readFormat(op, 'format', (value as { format?: unknown } | null)?.format)
+  requireObject(op, 'options', value)
+  const format = readFormat(op, 'format', value.format)
   if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
   const shared = ['format', 'size', 'overwrite', 'backing', 'preallocation', ...common]
   // extendedL2 and compression are recognised so that the refusal names them; they are not built.
@@ -68,7 +79,7 @@ export function readInfo(path: unknown, value: unknown): object {
   const op = 'images.info'
   const options = readOptions(op, value, ['chain', 'format', 'shared', 'signal'])
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     chain: readBoolean(op, 'chain', options.chain) ?? false,
     format: readFormat(op, 'format', options.format),
     shared: readBoolean(op, 'shared', options.shared) ?? false,
@@ -79,7 +90,7 @@ export function readCheck(path: unknown, value: unknown): object {
   const op = 'images.check'
   const options = readOptions(op, value, ['repair', 'format', ...common])
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     repair: readChoice(op, 'repair', options.repair, ['none', 'leaks', 'all']) ?? 'none',
     format: readFormat(op, 'format', options.format),
   }
@@ -90,7 +101,7 @@ export function readRebase(op: string, path: unknown, value: unknown) {
   // A forgotten backing must not detach.
   if (options.backing === undefined) throw bad(op, 'backing', 'a path, or null to detach', undefined)
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     backing: options.backing === null ? '' : readText(op, 'backing', options.backing),
     backingFormat: readFormat(op, 'backingFormat', options.backingFormat),
     format: readFormat(op, 'format', options.format),
