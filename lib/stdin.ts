@@ -16,7 +16,6 @@ export class Stdin implements ExecStdin {
   #last: Promise<unknown> = Promise.resolve()
   /** The process will read no more: told by it, or by its end. */
   #dead = false
-  #giveUp: ((error: unknown) => void) | undefined
 
   /** `piped` false: /dev/null, or fed from a source; nobody may write to it. */
   constructor(handle: Handle, piped: boolean, boxId: string) {
@@ -65,11 +64,9 @@ export class Stdin implements ExecStdin {
     return this.#ended
   }
 
-  /** Nobody will read: what still waits is told so. @internal */
+  /** The process has ended: whether it took what still waits, the native side says. @internal */
   stop(): void {
     this.#open = false
-    this.#dead = true
-    this.#giveUp?.(this.#closedError('stdin.write'))
   }
 
   async #send(bytes: Uint8Array): Promise<void> {
@@ -80,10 +77,7 @@ export class Stdin implements ExecStdin {
   async #command(op: string, verb: string, request: object): Promise<void> {
     if (this.#dead) throw this.#closedError(op)
     try {
-      await new Promise((resolve, reject) => {
-        this.#giveUp = reject
-        this.#handle.command(op, verb, request).then(resolve, reject)
-      })
+      await this.#handle.command(op, verb, request)
     } catch (error) {
       this.#open = false
       this.#dead = true
