@@ -53,7 +53,8 @@ test.each(Object.keys(asyncMethods))(
     await turn()
     await settled(runtime.close())
     for (const outcome of await Promise.all(calls)) {
-      if (outcome.status === 'fulfilled') expect(name).toBe('doctor')
+      // Their true result may come in time: they change nothing.
+      if (outcome.status === 'fulfilled') expect(['doctor', 'has', 'list']).toContain(name)
       else expect(outcome.reason).toMatchObject({ code: 'RUNTIME_CLOSED', op: name })
     }
     expect(await rejection(held)).toMatchObject({ code: 'RUNTIME_CLOSED', op: 'testing.work', retryable: false })
