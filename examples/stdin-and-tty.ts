@@ -1,23 +1,19 @@
-// You will see a program fed through a pipe, and one that believes that it talks to a person.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+// You will see sort fed piece by piece, and a prompt on a terminal that is answered.
 import { Runtime } from 'sluicebox'
 
-const home = await mkdtemp(join(tmpdir(), 'sluicebox-stdin-'))
-try {
-  await using runtime = new Runtime({ home })
-  await using box = await runtime.create()
+await using runtime = new Runtime()
+await using box = await runtime.create()
 
-  const { stdout } = await box.run(['sort'], { input: 'pear\napple\nfig\n' })
-  console.log(`sorted: ${stdout.split('\n').join(', ')}`)
+const sort = await box.exec(['sort'], { stdin: 'pipe' })
+for (const word of ['sluice', 'gate', 'box']) await sort.stdin.write(`${word}\n`)
+await sort.stdin.end()
+for await (const line of sort.lines()) console.log(`sorted: ${line}`)
 
-  const script = 'stty size; printf "name? "; read name; echo "hello $name"'
-  const dialog = await box.exec(['sh', '-c', script], { stdin: 'pipe', tty: { cols: 100, rows: 30 } })
-  await dialog.waitForLine(/30 100/).then((size) => console.log(`the terminal is ${size.trim()}`))
-  await dialog.stdin.write('Ada\n')
-  console.log(`it said: ${(await dialog.waitForLine(/^hello /)).trim()}`)
-  console.log(`exit code ${(await dialog.wait()).exitCode}`)
-} finally {
-  await rm(home, { recursive: true })
-}
+const prompt = await box.exec(['sh', '-c', 'test -t 0 && stty size; read name; echo "hello $name"'], {
+  tty: { cols: 100, rows: 30 },
+  stdin: 'pipe',
+})
+console.log(`size: ${await prompt.waitForLine(/^\d+ \d+$/)}`)
+await prompt.stdin.write('world\n')
+console.log(`answer: ${await prompt.waitForLine('hello')}`)
+console.log(`exit code ${(await prompt.wait()).exitCode}`)

@@ -1,22 +1,15 @@
-// You will see a build in a box, line by line as it happens: errors apart from output, and how it ended.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+// You will see a program's output line by line as it is written, both streams, and then how it ended.
 import { Runtime } from 'sluicebox'
 
-const home = await mkdtemp(join(tmpdir(), 'sluicebox-stream-'))
-try {
-  await using runtime = new Runtime({ home })
-  await using box = await runtime.create()
+await using runtime = new Runtime()
+await using box = await runtime.create()
 
-  const build = await box.exec([
-    'sh',
-    '-c',
-    'for step in 1 2 3; do echo "step $step of 3"; done; echo "1 warning" >&2; exit 4',
-  ])
-  for await (const { from, line } of build.lines({ from: 'all' })) console.log(`${from}: ${line}`)
-  const { exitCode, durationMs, usage } = await build.wait()
-  console.log(`exit code ${exitCode}; took time: ${durationMs > 0}; memory told: ${(usage?.maxRssBytes ?? 0) > 0}`)
-} finally {
-  await rm(home, { recursive: true })
-}
+const script = 'for n in 1 2 3; do echo "step $n"; sleep 0.1; done; echo "no step 4" >&2; exit 3'
+const execution = await box.exec(['sh', '-c', script])
+for await (const { from, line } of execution.lines({ from: 'all' })) console.log(`${from}: ${line}`)
+
+const { exitCode, durationMs } = await execution.wait()
+console.log(`exit code ${exitCode} after ${durationMs >= 300 ? 'three steps' : 'too short a time'}`)
+
+const { stdout } = await box.run(['sh', '-c', 'echo $((6 * 7))'])
+console.log(`collected: ${stdout}`)

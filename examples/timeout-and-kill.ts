@@ -1,24 +1,21 @@
-// You will see a program that runs out of time, one that ignores a polite signal, and a missing one, each told apart.
-import { mkdtemp, rm } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { Runtime, SluiceboxError } from 'sluicebox'
+// You will see a program run out of its time with its output kept, one killed, and one that would not go without force.
+import { ExecTimeoutError, Runtime } from 'sluicebox'
 
-const home = await mkdtemp(join(tmpdir(), 'sluicebox-kill-'))
+await using runtime = new Runtime()
+await using box = await runtime.create()
+
 try {
-  await using runtime = new Runtime({ home })
-  await using box = await runtime.create()
-
-  const why = (error: unknown) => console.log(SluiceboxError.is(error) ? `${error.code}: ${error.message}` : error)
-  await box.run(['sleep', '60'], { timeoutMs: 100 }).catch(why)
-
-  const stubborn = await box.exec(['sh', '-c', 'trap "" TERM; echo ready; sleep 60'])
-  await stubborn.waitForLine('ready')
-  await stubborn.kill('SIGTERM', { forceAfterMs: 100 })
-  const { signal, forced } = await stubborn.wait()
-  console.log(`ended by ${signal}, forced: ${forced}`)
-
-  await box.run(['no-such-program']).catch(why)
-} finally {
-  await rm(home, { recursive: true })
+  await box.run(['sh', '-c', 'echo begun; exec sleep 1000'], { timeoutMs: 300 })
+} catch (error) {
+  if (!(error instanceof ExecTimeoutError)) throw error
+  console.log(`${error.code}: it said "${error.result.stdout}", and was ended by ${error.result.signal}`)
 }
+
+const sleep = await box.exec(['sleep', '1000'])
+console.log(`killed: ${await sleep.kill()}, by ${(await sleep.wait()).signal}`)
+
+const stubborn = await box.exec(['sh', '-c', 'trap "" TERM; echo ready; while :; do sleep 0.1; done'])
+await stubborn.waitForLine('ready')
+await stubborn.kill('SIGTERM', { forceAfterMs: 100 })
+const { signal, forced } = await stubborn.wait()
+console.log(`stubborn: ${signal}, forced: ${forced}, killed again: ${await stubborn.kill()}`)

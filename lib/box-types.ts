@@ -24,16 +24,16 @@ export interface BoxCreateOptions {
   ephemeral?: boolean
   /** Default true. */
   start?: boolean
-  /** Default 1. */
+  /** Default 1; Infinity: no limit. */
   vcpus?: number
-  /** Default '256M'. */
+  /** Default '256M'; Infinity: no limit. */
   memory?: Size
   /**
    * Bytes the box may write to its private layer. Unnamed: a tmpfs of this size, charged to memory. Named: the layer lies in the
    * home, and a storage asked for is UNSUPPORTED where the file system has no project quotas.
    */
   storage?: Size
-  /** Default 512. */
+  /** Default 512; Infinity: no limit. */
   maxProcesses?: number
   /** Over the default PATH and, for root, HOME; nothing of the host's environment is seen. */
   env?: Record<string, string>

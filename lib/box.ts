@@ -71,6 +71,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     this.#executionHome = {
       drain: home.drain,
       errorNames: home.errorNames,
+      handles: home.handles,
       boxId: this.id,
       listenerFailed: home.listenerFailed,
       ended: (execution) => this.#forget(execution),

@@ -31,10 +31,11 @@ export class Boxes {
   readonly #handles = new WeakMap<Box, HandleId>()
 
   /** `path`: the runtime's home. */
-  constructor(path: string, home: Omit<BoxHome, 'forget' | 'isClosed'> & { isClosed(): boolean }) {
+  constructor(path: string, home: Omit<BoxHome, 'forget' | 'isClosed' | 'handles'> & { isClosed(): boolean }) {
     this.#path = path
     this.#home = {
       ...home,
+      handles: new Set(),
       get isClosed() {
         return home.isClosed()
       },
@@ -125,6 +126,7 @@ export class Boxes {
   /** The core is gone: tells every execution and every pending call. */
   cutOff(): void {
     for (const box of this.#open.values()) box.cutOff(new RuntimeClosedError('close', true))
+    for (const handle of this.#home.handles) handle.release()
   }
 
   #endAll(graceMs: number): Promise<unknown> {

@@ -353,7 +353,8 @@ export class Execution extends TypedEvents<ExecutionEvents> implements AsyncDisp
     this.#ending.check()
     const isSpent = this.#outputs.stdout.isSpent && this.#outputs.stderr.isSpent
     if (this.#ending.isTold && isSpent) {
-      this.#handle.release()
+      // A write that the process took before it ended is still to be told so.
+      this.#handle.releaseWhenAnswered()
       return
     }
     for (const lane of this.#toDiscard) this.#handle.command('execution', 'discard', { lane }).catch(ignore)

@@ -12,6 +12,8 @@ export interface HandleOwner {
 export interface HandleSurroundings {
   readonly drain: Drain
   readonly errorNames: ReadonlyMap<number, string>
+  /** Those that were not released: close() does. */
+  readonly handles: Set<Handle>
 }
 
 /** A command that the handle can no longer answer: it was released, or its runtime closed. */
@@ -34,6 +36,7 @@ export class Handle implements Sink {
   #fresh = true
   #untold = false
   #released = false
+  #releasing = false
 
   /** To be made in the pass that brings the id, and in the async context of the public method that asked for it. */
   constructor(id: HandleId, name: string, around: HandleSurroundings, owner: HandleOwner, context: ErrorContext) {
@@ -44,6 +47,7 @@ export class Handle implements Sink {
     this.#context = context
     this.#owner = { deref: () => owner }
     around.drain.add(id, this)
+    around.handles.add(this)
     // What happened before its promise has settled is told after: whoever awaited it has subscribed by then.
     this.later(() => {
       this.#fresh = false
@@ -104,7 +108,8 @@ export class Handle implements Sink {
   release(): void {
     if (this.#released) return
     this.#released = true
-    const { drain } = this.#around
+    const { drain, handles } = this.#around
+    handles.delete(this)
     drain.remove(this.id)
     try {
       drain.core.release(this.id)
@@ -115,10 +120,17 @@ export class Handle implements Sink {
     this.scope.emitDestroy()
   }
 
+  /** As release(), once what was asked is answered. */
+  releaseWhenAnswered(): void {
+    this.#releasing = true
+    if (this.#pending.size === 0) this.release()
+  }
+
   #answer(number: number, value: unknown, error: NativeError | undefined): void {
     const pending = this.#take(number)
     if (error === undefined) pending?.resolve(value)
     else pending?.reject(this.#public(error, pending.op))
+    if (this.#releasing && this.#pending.size === 0) this.release()
   }
 
   #take(number: number): Pending | undefined {

@@ -69,7 +69,9 @@ export class Output {
 
   /** Whether every reader that the process's end found has all of its bytes. */
   get isSettled(): boolean {
-    return this.#awaited !== undefined && (this.#awaited.size === 0 || (this.#isOver && this.#allIdle(this.#awaited)))
+    if (this.#awaited === undefined) return false
+    for (const reader of this.#awaited) if (this.#isReading(reader) || !reader.idle) return false
+    return true
   }
 
   /** Whether nothing is left that a later reader could be given. */
@@ -144,9 +146,13 @@ export class Output {
     return this.#finished && this.#kept.length === 0
   }
 
+  #isReading(reader: Reader): boolean {
+    return this.#readers.has(reader) || this.#lookers.has(reader)
+  }
+
   #pump(): void {
-    if (this.#isOver) this.#endAll()
-    else if (!this.#paused && this.#isWanted()) this.#move()
+    if (this.#finished) this.#endAll()
+    if (!this.#isOver && !this.#paused && this.#isWanted()) this.#move()
     this.#hooks.moved()
   }
 
@@ -166,7 +172,7 @@ export class Output {
     }
     if (this.#own !== undefined && this.#taken >= this.#own) this.#finish()
     else if (this.#available) this.#read()
-    if (this.#isOver) this.#endAll()
+    if (this.#finished) this.#endAll()
   }
 
   #read(): void {
@@ -201,17 +207,14 @@ export class Output {
     this.#hooks.discard(this.#lane)
   }
 
+  /** Tells the end: to lookers, who have seen what is kept, and once nothing is kept to readers. */
   #endAll(): void {
-    for (const reader of [...this.#readers, ...this.#lookers]) {
+    const told = this.#isOver ? [...this.#readers, ...this.#lookers] : [...this.#lookers]
+    for (const reader of told) {
       this.#readers.delete(reader)
       this.#lookers.delete(reader)
       reader.end(this.#error)
       if (!reader.idle) this.#ending.add(reader)
     }
-  }
-
-  #allIdle(readers: ReadonlySet<Reader>): boolean {
-    for (const reader of readers) if (!reader.idle) return false
-    return true
   }
 }

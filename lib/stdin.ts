@@ -64,10 +64,9 @@ export class Stdin implements ExecStdin {
     return this.#ended
   }
 
-  /** Nobody will read. What still waits is answered by the native side, or fails when the handle goes. @internal */
+  /** The process has ended: whether it took what still waits, the native side says. @internal */
   stop(): void {
     this.#open = false
-    this.#dead = true
   }
 
   async #send(bytes: Uint8Array): Promise<void> {

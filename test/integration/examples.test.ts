@@ -18,6 +18,27 @@ test.each([
   ],
   ['cancel', [/rejected with: stopped at byte \d+ of \d+/, /still on old\.raw, 0 corruptions, 0 leaks/]],
   ['inspect', [/^(qcow2|raw) .*\n(qcow2|raw) .*\n(qcow2|raw) /, /^sound$/m, /^IMAGE_[A-Z]+: /m]],
+  [
+    'stream-output',
+    [
+      /^stdout: step 1\nstdout: step 2\nstdout: step 3$/m,
+      /^stderr: no step 4$/m,
+      /^exit code 3 after three steps$/m,
+      /^collected: 42$/m,
+    ],
+  ],
+  [
+    'stdin-and-tty',
+    [/^sorted: box\nsorted: gate\nsorted: sluice$/m, /^size: 30 100$/m, /^answer: hello world$/m, /^exit code 0$/m],
+  ],
+  [
+    'timeout-and-kill',
+    [
+      /^EXEC_TIMEOUT: it said "begun", and was ended by SIGTERM$/m,
+      /^killed: true, by SIGTERM$/m,
+      /^stubborn: SIGKILL, forced: true, killed again: false$/m,
+    ],
+  ],
 ] as const)('the %s example prints what it proves', async (name, lines) => {
   const { code, stdout, stderr } = await example(name)
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
@@ -42,7 +63,7 @@ async function needed(): Promise<string | undefined> {
   return undefined
 }
 
-test.each(['rebase', 'cancel', 'inspect'])(
+test.each(['rebase', 'cancel', 'inspect', 'stream-output', 'stdin-and-tty', 'timeout-and-kill'])(
   'the %s example has fewer than 40 lines, the first saying what you will see',
   (name) => {
     const lines = readFileSync(`${root}examples/${name}.ts`, 'utf8').trimEnd().split('\n')

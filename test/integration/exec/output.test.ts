@@ -256,7 +256,7 @@ describe.each(transports)('%s', (transport) => {
 
   test('X65: ignore is /dev/null inside, and stderr into stdout keeps the order written', async () => {
     const box = await boxOver(transport)
-    const where = 'echo $(readlink /proc/$$/fd/1) >&2'
+    const where = 'where=$(readlink /proc/$$/fd/1); echo "$where" >&2'
     expect(await box.shell(where, { stdout: 'ignore' })).toMatchObject({ stdout: '', stderr: '/dev/null' })
     expect(await box.shell(`ls -l /proc/self/fd/2`, { stderr: 'ignore' })).toMatchObject({
       stdout: expect.stringMatching(/\/dev\/null$/),
