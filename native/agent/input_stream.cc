@@ -83,6 +83,9 @@ void InputStream::drained() {
     watch_.wait_for(0);
   }
   if (!ending_) return say_credit();
+  // A terminal stays open until its process has ended for good: closed while it exits, the hang-up would become the
+  // way it ended.
+  if (terminal_) return;
   watch_.reset();
   sink_.reset();
 }
