@@ -31,7 +31,7 @@ class Checker {
   }
 
  private:
-  bool may_lower() const { return repair_ != Repair::kNone && survey_.complete; }
+  bool may_lower() const { return repair_ != Repair::kNone && survey_.complete && !survey_.data_over_metadata; }
   bool may_raise() const { return repair_ == Repair::kAll; }
   void fixed_corruptions(std::uint64_t count) {
     report_.corruptions -= count;
@@ -123,29 +123,35 @@ class Checker {
       if (!table.active) continue;
       TRY(cancel_.check());
       const std::uint64_t entry_at = image_.header.l1_offset + table.l1_index * 8;
-      fixed += TRY(check_flag(image_.l1[table.l1_index], offset, entry_at));
+      fixed += TRY(check_flag(image_.l1[table.l1_index], offset, entry_at, is_only(entry_at, 1)));
+      const bool own = is_only(offset, table.uses);
       TRY(read_padded(image_.file, offset, raw));
       if (all_zero(raw)) continue;
       for (std::uint64_t i = 0; i < geometry_.l2_entries(); ++i) {
         const std::uint64_t value = load_be64(raw.data() + i * 8);
         const L2Entry entry = decode_l2(value, geometry_, image_.header.version);
         if (entry.host == 0 || entry.kind == EntryKind::kCompressed || entry.damage != nullptr) continue;
-        fixed += TRY(check_flag(value, entry.host, offset + i * 8));
+        fixed += TRY(check_flag(value, entry.host, offset + i * 8, own));
       }
     }
     fixed_corruptions(fixed);
     return fixed == 0 ? ok_status() : image_.file.sync();
   }
 
+  // The table around `at` is a table in the eyes of all that refer to its cluster, and no guest's bytes besides.
+  bool is_only(std::uint64_t at, std::uint64_t tables) const {
+    return survey_.counts.get(at >> geometry_.cluster_bits) == tables;
+  }
+
   // Returns how many entries were repaired: 0 or 1.
-  Result<std::uint64_t> check_flag(std::uint64_t value, std::uint64_t target, std::uint64_t entry_at) {
+  Result<std::uint64_t> check_flag(std::uint64_t value, std::uint64_t target, std::uint64_t entry_at, bool own_table) {
     const bool copied = (value & kEntryCopied) != 0;
     const bool once = survey_.counts.get(target >> geometry_.cluster_bits) == 1;
     if (copied == once) return std::uint64_t{0};
     report_corruption(report_, "copied-flag", entry_at,
                       copied ? "an entry says that its cluster is used once, but it is used more often"
                              : "an entry does not say that its cluster is used once");
-    if (repair_ != Repair::kAll) return std::uint64_t{0};
+    if (repair_ != Repair::kAll || !own_table) return std::uint64_t{0};
     std::array<std::byte, 8> raw;
     store_be64(raw.data(), value ^ kEntryCopied);
     TRY(image_.write(entry_at, raw));
