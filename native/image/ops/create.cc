@@ -9,6 +9,7 @@
 #include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
+#include "image/open_file.h"
 #include "image/ops/describe.h"
 #include "image/ops/new_file.h"
 
@@ -50,6 +51,7 @@ Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& op
     Layer image;
     image.path = path;
     image.resolved_path = path;
+    image.directories.named = TRY(open_directory_of(path));
     image.identity = replaced.value_or(FileIdentity{});
     const BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
     const std::vector<Layer> chain =

@@ -19,8 +19,6 @@ namespace {
 
 constexpr mode_t kMode = 0666;  // as other files of the user: the umask takes from it
 
-std::string last_part(const std::string& path) { return path.substr(path.rfind('/') + 1); }
-
 // 128 random bits: a name that nobody else has chosen, whatever the directory holds.
 Result<std::string> staging_name() {
   std::array<unsigned char, 16> random = {};

@@ -48,7 +48,7 @@ Status require_rebasable(const Layer& overlay, bool unsafe) {
 Status judge_unopened(const Layer& overlay, const Reference& wanted, OperationContext& context) {
   if (!wanted) return {};
   const std::string path = resolve_backing_path(overlay.path, wanted->path);
-  const Result<FoundFile> found = FoundFile::find(path, NamedBy{.caller = true}, context.policy);
+  const Result<FoundFile> found = find_backing(overlay, wanted->path, /*named_by_caller=*/true, {}, context.policy);
   if (found.ok() && found.value().identity() == overlay.identity) {
     return Error(ErrorCode::kImageChain, printable(path) + " is the overlay itself").on(path);
   }
