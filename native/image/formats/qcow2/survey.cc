@@ -162,11 +162,13 @@ class Surveyor {
         damaged("snapshot-l1", each->l1_offset, "a snapshot's L1 table is unaligned or outside the file");
         continue;
       }
-      TRY(count(each->l1_offset, bytes, 1));
+      // Before anything is counted: those that overlap may be many, and each long.
       if (each->l1_offset < end || image_.shared_tables.contains(each->l1_offset)) {
         damaged("table-shared", each->l1_offset, "a snapshot's L1 table overlaps another table");
+        end = std::max(end, each->l1_offset + bytes);
         continue;
       }
+      TRY(count(each->l1_offset, bytes, 1));
       end = each->l1_offset + bytes;
       const auto l1 = TRY(read_table(image_, each->l1_offset, each->l1_entries, "a snapshot's L1 table"));
       TRY(collect_l1(l1, false, each->l1_offset));
