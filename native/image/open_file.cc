@@ -127,6 +127,7 @@ Result<FoundFile> FoundFile::find(const std::string& path, const NamedBy& named_
     return os_error(errno, "cannot examine " + printable(found.path_), found.path_);
   }
   found.identity_ = identity_of(status);
+  found.regular_ = S_ISREG(status.st_mode);
   const bool judged = !named_by.caller || policy.restricts_callers();
   if (judged && std::ranges::find(named_by.also_named, found.identity_) == named_by.also_named.end() &&
       !is_allowed(found.fd_.get(), named_by, policy)) {

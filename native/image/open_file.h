@@ -40,6 +40,7 @@ class FoundFile {
   static Result<FoundFile> find(const std::string& path, const NamedBy& named_by, const PathPolicy& policy);
 
   const FileIdentity& identity() const { return identity_; }
+  bool is_regular() const { return regular_; }
   // The absolute path with symlinks resolved.
   const std::string& resolved_path() const { return resolved_path_; }
   // Opens the very file that was judged, whatever its path leads to by now.
@@ -58,6 +59,7 @@ class FoundFile {
   std::string path_;  // for messages
   std::string resolved_path_;
   FileIdentity identity_;
+  bool regular_ = false;
 };
 
 // A reference that QEMU takes for a protocol or a JSON description: a colon before the first slash.
