@@ -22,11 +22,17 @@ Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access acc
   layer.path = path;
   layer.resolved_path = found.resolved_path();
   layer.identity = found.identity();
-  layer.directories = found.take_directories();
   if (access != Access::kShared) {
     const LockMode mode = access == Access::kWrite ? LockMode::kWriter : LockMode::kReader;
     layer.locks_unavailable = TRY(lock_image(file->fd(), mode, path)) == LockOutcome::kUnavailable;
+    // What took the name between opening and locking would be another's image, and ours a file that nobody sees.
+    if (!found.still_named()) {
+      return Error(ErrorCode::kImageLocked, printable(path) + " was replaced by another file while it was opened")
+          .on(path)
+          .advise("try again");
+    }
   }
+  layer.directories = found.take_directories();
   layer.file = std::move(file);
   if (access == Access::kWrite && context.wrap_file) layer.file = context.wrap_file(std::move(layer.file));
   return layer;
