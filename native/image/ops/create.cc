@@ -115,7 +115,7 @@ qcow2::PlanOptions plan_options(const CreateOptions& options, const Qcow2Create&
 Status preallocate(File& file, Preallocation preallocation, OperationContext& context) {
   if (preallocation == Preallocation::kOff) return {};
   const std::unique_ptr<Block> block = TRY(qcow2::open_qcow2(file, {.writable = true}));
-  TRY(qcow2::preallocate_metadata(*block));
+  TRY(qcow2::preallocate_metadata(*block, context.progress, context.cancel));
   if (preallocation == Preallocation::kFalloc) {
     const std::uint64_t end = TRY(file.size());
     TRY(file.allocate(0, end));

@@ -298,6 +298,9 @@ TEST_CASE("I32: a corrupt mark keeps writers out, a dirty image is repaired befo
   }
   CHECK(file.bytes() == before);
   auto writer = open_writable(file);
+  NoProgress progress;
+  const CancelToken cancel;
+  must(writer->prepare_to_write(Writing::kBytes, progress, cancel));
   CHECK_FALSE(writer->info().dirty);
   CHECK(check(*writer).corruptions == 0);
   CHECK(read_all(*writer)[0] == std::byte{1});
