@@ -117,6 +117,22 @@ TEST_CASE("I52: many snapshots whose L1 tables overlap are found without countin
   CHECK_FALSE(shared.contains((1 << 20) - 512));
 }
 
+TEST_CASE("I45: a bitmap that claims more than 512 MiB is damage, though its table lies in a hole of the file") {
+  Image image = planned(disk(1 << 20));
+  const std::uint64_t directory = (image.size() + 65535) / 65536 * 65536;
+  image.resize(directory + 65536);
+  std::fill(image.begin() + 112, image.begin() + 512, std::byte{0});
+  put32(image, 112, extension::kBitmaps), put32(image, 116, 24);
+  put32(image, 120, 1), put64(image, 128, 32), put64(image, 136, directory);
+  put64(image, directory, directory + 65536);
+  put32(image, directory + 8, (512u << 20) / 65536 + 1);
+  put16(image, directory + 18, 1);
+  image.resize(directory + (4 << 16));
+  CHECK(findings(image).first == 1);
+  put32(image, directory + 8, (512u << 20) / 65536);
+  CHECK(findings(image).first > 1);  // followed: now its clusters are in use, and nothing counts them
+}
+
 TEST_CASE("I22: a header extension is padded by its own length, wherever the header ends") {
   Image image = planned(disk(1 << 20));
   put32(image, at::kHeaderLength, 108);
