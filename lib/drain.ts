@@ -20,8 +20,8 @@ export const generationOf = (id: number): number => Math.floor(id / SLOT_LIMIT)
 
 const PASS_BUDGET_MS = 1
 const CLOCK_EVERY = 16
-/** Once 16 events took this long, each is followed by a look at the clock. */
-const SLOW_STRIDE_MS = 0.25
+/** While events take longer than this (16 of them, 250 µs), each is followed by a look at the clock. */
+const SLOW_EVENT_MS = 0.25 / CLOCK_EVERY
 
 export interface DrainStats {
   passes: number
@@ -41,9 +41,11 @@ export class Drain {
   #next = 0
   #count = 0
   #deadline = 0
-  #strideStart = 0
+  /** How many events until the next look at the clock. Outlives the pass: slow listeners are slow in the next one too. */
   #stride = CLOCK_EVERY
   #strideLeft = 0
+  #strideStart = 0
+  #strideFirst = 0
   #dispatching = false
   #held = 0
   /** The pass to come; while there is one the bell is silent. */
@@ -76,6 +78,11 @@ export class Drain {
     this.#again?.unref()
   }
 
+  /** The queue was closed for good: what is left of the batch in hand goes the way of what was left in the queue. */
+  discard(): void {
+    this.#next = this.#count
+  }
+
   /** Rung by the bell, with the first batch already in the buffer; an empty one means that room was made in the queue. */
   #begin(count: number): void {
     this.#next = 0
@@ -99,9 +106,7 @@ export class Drain {
     this.#dispatching = true
     const start = performance.now()
     this.#deadline = start + PASS_BUDGET_MS
-    this.#strideStart = start
-    this.#stride = CLOCK_EVERY
-    this.#strideLeft = CLOCK_EVERY
+    this.#beginStride(start)
     const first = this.#next
     const depth = this.core.depth() + this.#count - first
     try {
@@ -110,7 +115,9 @@ export class Drain {
       this.#dispatching = false
       this.stats.passes++
       this.stats.events += this.#next - first
-      this.stats.longestMs = Math.max(this.stats.longestMs, performance.now() - start)
+      const now = performance.now()
+      this.#measureStride(now)
+      this.stats.longestMs = Math.max(this.stats.longestMs, now - start)
       // The bell stays silent until a take gives nothing, which is for that later turn to find out.
       this.#again = setImmediate(this.#pass)
       if (this.#held === 0) this.#again.unref()
@@ -153,9 +160,20 @@ export class Drain {
 
   #spent(): boolean {
     const now = performance.now()
-    if (now - this.#strideStart > SLOW_STRIDE_MS) this.#stride = 1
+    this.#measureStride(now)
+    this.#beginStride(now)
+    return now >= this.#deadline
+  }
+
+  #beginStride(now: number): void {
     this.#strideLeft = this.#stride
     this.#strideStart = now
-    return now >= this.#deadline
+    this.#strideFirst = this.#next
+  }
+
+  /** Also of a stride that the end of the batch cut short. */
+  #measureStride(now: number): void {
+    const events = this.#next - this.#strideFirst
+    if (events > 0) this.#stride = now - this.#strideStart > events * SLOW_EVENT_MS ? 1 : CLOCK_EVERY
   }
 }

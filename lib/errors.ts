@@ -163,16 +163,16 @@ export const errorFactories: Readonly<Record<string, Made>> = {
   path_refused: plain('PERMISSION'),
 }
 
+/** Where a call came from. `stack` is what the program's Error.prepareStackTrace makes of it, when it has one. */
+export interface Trace {
+  readonly stack?: unknown
+}
+
 /** The public error for a native one, with the stack of the call that submitted the work. */
-export function fromNative(
-  names: ReadonlyMap<number, string>,
-  native: NativeError,
-  op: string,
-  trace?: { stack?: string },
-) {
+export function fromNative(names: ReadonlyMap<number, string>, native: NativeError, op: string, trace?: Trace) {
   const name = names.get(native.code)
-  const make = name === undefined ? undefined : errorFactories[name]
-  if (make === undefined) throw new Error(`native error code ${native.code} (${name}) has no class`)
+  // An addon of another version may know more codes than this table: its failure still is one.
+  const make = (name === undefined ? undefined : errorFactories[name]) ?? unknownCode(native.code)
   const error = make(native.message, {
     op,
     path: native.path,
@@ -183,9 +183,15 @@ export function fromNative(
   return withCallersStack(error, trace)
 }
 
+const unknownCode =
+  (code: number): Made =>
+  (message, details) =>
+    new SluiceboxError('INTERNAL', `${message} (native error code ${code} has no class)`, details)
+
 /** Replaces the frames of the drain, which tell a user nothing, by those of the call. */
-export function withCallersStack<E extends Error>(error: E, trace?: { stack?: string }): E {
-  const frames = trace?.stack?.slice(trace.stack.indexOf('\n'))
+export function withCallersStack<E extends Error>(error: E, trace?: Trace): E {
+  const stack = stackOf(trace)
+  const frames = stack?.slice(stack.indexOf('\n'))
   if (frames?.startsWith('\n'))
     Object.defineProperty(error, 'stack', {
       value: `${error.name}: ${error.message}${frames}`,
@@ -193,4 +199,14 @@ export function withCallersStack<E extends Error>(error: E, trace?: { stack?: st
       configurable: true,
     })
   return error
+}
+
+/** Reading it runs the program's code, which may throw or give something else than text: the error then keeps its own stack. */
+function stackOf(trace: Trace | undefined): string | undefined {
+  try {
+    const stack = trace?.stack
+    return typeof stack === 'string' ? stack : undefined
+  } catch {
+    return undefined
+  }
 }

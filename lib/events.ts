@@ -1,7 +1,9 @@
 // The typed emitter: subscribers get on/once/off; only this library emits. A throwing listener stops nobody else.
 // eventemitter3 keeps the listeners; calling them is ours, because its emit() would stop at the first throw, and a guard around each
-// listener would cost twice what the call does.
+// listener would cost twice what the call does. What a listener causes to be emitted is told when the event at hand has been: every
+// listener hears all events in one order.
 
+import { AsyncResource } from 'node:async_hooks'
 import { inspect } from 'node:util'
 import { EventEmitter } from 'eventemitter3'
 import { InvalidArgumentError } from './errors.js'
@@ -24,6 +26,9 @@ export abstract class TypedEvents<M extends EventMap<M>> {
   readonly #lists: Record<string, readonly Callee[] | undefined> = Object.create(null)
   readonly #target: string
   readonly #failed: ListenerFailure
+  #emitting = false
+  /** What was emitted by listeners, in its order. */
+  readonly #later: (() => void)[] = []
 
   /** @internal */
   protected constructor(target: string, failed: ListenerFailure) {
@@ -39,7 +44,11 @@ export abstract class TypedEvents<M extends EventMap<M>> {
   /** Calls `fn` at the next `event` only. */
   once<K extends keyof M & string>(event: K, fn: Listener<M[K]>): this {
     const original = this.#checked(fn, 'once')
+    let fired = false
     const first = (...args: unknown[]): void => {
+      // An event that was on its way already when this one was told finds it in its list still.
+      if (fired) return
+      fired = true
       this.#remove(event, first)
       original.apply(this, args)
     }
@@ -66,6 +75,31 @@ export abstract class TypedEvents<M extends EventMap<M>> {
   protected emit<K extends keyof M & string>(event: K, ...args: M[K]): boolean {
     const listeners = this.#lists[event]
     if (listeners === undefined) return false
+    if (this.#emitting) {
+      this.#later.push(this.#postponed(event, listeners, args))
+      return true
+    }
+    this.#emitting = true
+    try {
+      this.#tell(event, listeners, args)
+      for (let tell = this.#later.shift(); tell; tell = this.#later.shift()) tell()
+    } finally {
+      this.#emitting = false
+    }
+    return true
+  }
+
+  /** In the async context that emitted it, to those who listened then and still do. */
+  #postponed(event: string, listeners: readonly Callee[], args: unknown[]): () => void {
+    const scope = new AsyncResource('sluicebox.event')
+    return () => {
+      const now = this.#lists[event]
+      const left = now === listeners ? listeners : listeners.filter((each) => now?.includes(each))
+      scope.runInAsyncScope(() => this.#tell(event, left, args))
+    }
+  }
+
+  #tell(event: string, listeners: readonly Callee[], args: unknown[]): void {
     let next = 0
     // One `try` for all of them, entered again after a throw; a single argument, the usual case, is handed on without an array.
     while (next < listeners.length) {
@@ -80,7 +114,6 @@ export abstract class TypedEvents<M extends EventMap<M>> {
         this.#failed(error, { target: this.#target, name: event })
       }
     }
-    return true
   }
 
   #checked(fn: unknown, method: string): Callee {

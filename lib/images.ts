@@ -45,13 +45,12 @@ export class ImageOperations implements Images {
       () => readRebase(name, path, options),
       options,
       above,
-      (native, request) => ({
-        ...(native as RebaseResult),
-        path: request.path,
-        mode: options.mode ?? 'safe',
-        dryRun: options.dryRun ?? false,
-        durationMs: performance.now() - startedAt,
-      }),
+      // From the request: the caller may have changed its options since.
+      (native, request) => {
+        const { path, unsafe, dryRun } = request as ReturnType<typeof readRebase>
+        const durationMs = performance.now() - startedAt
+        return { ...(native as RebaseResult), path, mode: unsafe ? 'unsafe' : 'safe', dryRun, durationMs }
+      },
     )
   }
 

@@ -56,7 +56,10 @@ export interface Core {
   cancel(id: HandleId): boolean
   /** No submission is accepted from here on. */
   beginClose(): void
-  /** Cancels what runs, closes the queue, joins the workers; false when one was still stuck after `waitMs`. Idempotent. */
+  /**
+   * Cancels what runs, closes the queue, joins the workers; false when one was still stuck after `waitMs`. May be called again, to
+   * look again: a second after the first call it waits no more.
+   */
   shutdown(waitMs: number): boolean
   stats(): NativeStats
   /** Records queued now. */

@@ -1,10 +1,10 @@
 // One submitted operation from birth to death: waiting, admitted, running, settled once, by whoever claims it first: the drain, an
 // abort, or close.
 import { AsyncResource } from 'node:async_hooks'
-import { setMaxListeners } from 'node:events'
+import { whenAborted } from './abort.js'
 import type { Drain, Sink } from './drain.js'
 import { generationOf } from './drain.js'
-import { fromNative, RuntimeClosedError, withCallersStack } from './errors.js'
+import { fromNative, RuntimeClosedError, SluiceboxError, type Trace, withCallersStack } from './errors.js'
 import type { Progress } from './image-types.js'
 import { type HandleId, type NativeError, type Outcome, RECORD } from './native.js'
 
@@ -16,6 +16,8 @@ export interface Call {
   readonly request: object
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress<never>) => void
+  /** The queue has let it in: it runs, or will as soon as a worker is free. Not called for what ends before. */
+  readonly onStart?: () => void
 }
 
 /** What an operation needs of the house around it. */
@@ -36,12 +38,13 @@ export class Operation implements Sink {
   readonly settled: Promise<unknown>
   readonly #around: Surroundings
   readonly #startedAt = performance.now()
-  readonly #trace: { stack?: string } = {}
+  readonly #trace: Trace = {}
   generation = 0
   #id: HandleId | undefined
   #done = false
   #stoppedBy: 'abort' | 'close' | undefined
   #grace: NodeJS.Timeout | undefined
+  readonly #forgetSignal: (() => void) | undefined
   #resolve!: (value: unknown) => void
   #reject!: (reason: unknown) => void
 
@@ -55,11 +58,9 @@ export class Operation implements Sink {
       this.#resolve = resolve
       this.#reject = reject
     })
+    this.#forgetSignal = call.signal && whenAborted(call.signal, this.#onAbort)
+    // Last: what was held before a throw nobody would release.
     around.drain.hold()
-    if (call.signal === undefined) return
-    // One signal may stop any number of calls; each takes its listener back when it settles, so many are no leak.
-    setMaxListeners(0, call.signal)
-    call.signal.addEventListener('abort', this.#onAbort, { once: true })
   }
 
   get isDone(): boolean {
@@ -78,59 +79,90 @@ export class Operation implements Sink {
       this.#id = drain.core.submit(this.call.op, this.call.request, this.call.onProgress !== undefined)
     } catch (error) {
       if (this.#nameOf(error as NativeError) === 'queue_full') return false
-      this.#fail(typeof (error as NativeError).code === 'number' ? this.#public(error as NativeError) : error)
+      this.#fail(() => (typeof (error as NativeError).code === 'number' ? this.#public(error as NativeError) : error))
       return true
     }
     this.generation = generationOf(this.#id)
     drain.add(this.#id, this)
+    if (this.call.onStart) this.scope.runInAsyncScope(this.call.onStart)
     return true
   }
 
   onRecord(kind: number): void {
     if (this.#id === undefined) return
     if (kind === RECORD.progress) this.#tell(this.#id)
-    else this.#finish(this.#around.drain.core.claim(this.#id))
+    else this.#claim(this.#id)
   }
 
   /** Asks the operation to stop for close; what has not begun ends here. */
   close(): void {
     if (this.#done) return
     this.#stoppedBy ??= 'close'
-    if (this.#id === undefined) this.#fail(this.#closedError(false))
+    if (this.#id === undefined) this.#fail(() => this.#closedError(false))
     else this.#around.drain.core.cancel(this.#id)
   }
 
   /** Takes the handle from a worker that did not answer: what it brings later is reclaimed natively. */
   takeOver(): void {
-    if (!this.#done && this.#id !== undefined) this.#finish(this.#around.drain.core.claim(this.#id))
+    if (!this.#done && this.#id !== undefined) this.#claim(this.#id)
   }
 
   readonly #onAbort = (): void => {
     if (this.#done) return
+    if (this.#id === undefined) {
+      this.#fail(() => this.call.signal?.reason)
+      return
+    }
+    // Too late for one that has committed: it reports how that ended, which may be an error that the program must hear of.
+    if (!this.#around.drain.core.cancel(this.#id)) return
     this.#stoppedBy ??= 'abort'
-    if (this.#id === undefined) this.#fail(this.call.signal?.reason)
-    // A committed operation reports its success; any other has a moment to leave the image in order and release its lock.
-    else if (this.#around.drain.core.cancel(this.#id)) this.#grace = setTimeout(() => this.takeOver(), ABORT_GRACE_MS)
+    // A moment to leave the image in order and release its lock.
+    this.#grace = setTimeout(() => this.takeOver(), ABORT_GRACE_MS)
   }
 
-  #finish(outcome: Outcome | null | undefined): void {
+  #claim(id: HandleId): void {
+    let outcome: Outcome | null | undefined
+    try {
+      outcome = this.#around.drain.core.claim(id)
+    } catch (error) {
+      // Won, but its payload became no JavaScript value.
+      this.#fail(() => error)
+    }
     if (outcome === undefined) return
     if (outcome !== null && 'value' in outcome) this.#settle(() => this.#resolve(outcome.value))
-    else this.#fail(this.#reasonFor(outcome?.error))
+    else this.#fail(() => this.#reasonFor(outcome?.error))
   }
 
-  /** `error` is absent when the handle was taken from a worker that had not answered. */
+  /** `error` is absent when the worker gave no answer: the handle was taken from it, or it had no memory for one. */
   #reasonFor(error: NativeError | undefined): unknown {
     if (this.#stoppedBy === 'abort') return this.call.signal?.reason
-    const cut = error === undefined || this.#nameOf(error) === 'cancelled'
-    return cut ? this.#closedError(true) : this.#public(error)
+    if (error !== undefined && this.#nameOf(error) !== 'cancelled') return this.#public(error)
+    return this.#stoppedBy === 'close' ? this.#closedError(true) : this.#lostError()
   }
 
   #closedError(started: boolean): Error {
     return withCallersStack(new RuntimeClosedError(this.call.name, started), this.#trace)
   }
 
-  #fail(reason: unknown): void {
+  #lostError(): Error {
+    const message = `${this.call.name}: the operation was lost: there was no thread, or no memory, to run it or to answer`
+    return withCallersStack(
+      new SluiceboxError('INTERNAL', message, {
+        op: this.call.name,
+        hint: 'Check the memory and thread limits of the process.',
+      }),
+      this.#trace,
+    )
+  }
+
+  /** Making the reason may run code that throws (a signal's getter, a program's stack formatter): that is the reason then. */
+  #fail(makeReason: () => unknown): void {
+    let reason: unknown
+    try {
+      reason = makeReason()
+    } catch (error) {
+      reason = error
+    }
     this.#settle(() => this.#reject(reason))
   }
 
@@ -138,13 +170,13 @@ export class Operation implements Sink {
   #settle(how: () => void): void {
     this.#done = true
     clearTimeout(this.#grace)
-    this.call.signal?.removeEventListener('abort', this.#onAbort)
     const { drain } = this.#around
     if (this.#id !== undefined) drain.remove(this.#id)
     how()
     this.scope.emitDestroy()
     drain.release()
     this.#around.roomMade()
+    this.#forgetSignal?.()
   }
 
   #tell(id: HandleId): void {

@@ -1,7 +1,7 @@
 // Every check of an argument: at the door, once, in words. What passes here is well-formed; what it means is checked natively.
 import { availableParallelism, homedir } from 'node:os'
 import { isAbsolute, join } from 'node:path'
-import { inspect } from 'node:util'
+import { inspect, types } from 'node:util'
 import { ImageError, InvalidArgumentError } from './errors.js'
 import type { DiskFormat } from './image-types.js'
 
@@ -10,7 +10,7 @@ type Keys = readonly string[]
 /** A plain object whose keys are all known; a misspelt key is named, with the one that was probably meant. */
 export function readOptions(op: string, value: unknown, known: Keys, name = 'options'): Record<string, unknown> {
   if (value === undefined) return {}
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(op, name, 'an object', value)
+  requireObject(op, name, value)
   for (const key of Object.keys(value)) {
     if (known.includes(key)) continue
     const meant = known.find((candidate) => looksLike(candidate, key))
@@ -20,7 +20,14 @@ export function readOptions(op: string, value: unknown, known: Keys, name = 'opt
       op,
     )
   }
-  return value as Record<string, unknown>
+  return value
+}
+
+/** What says of itself that it is something else (a Promise, a Map, a Date) has no options in it: all would be dropped in silence. */
+function requireObject(op: string, name: string, value: unknown): asserts value is Record<string, unknown> {
+  if (types.isPromise(value)) throw bad(op, name, 'an object; is an await missing', value)
+  const kind = typeof value === 'object' && Object.prototype.toString.call(value)
+  if (kind !== '[object Object]' && kind !== '[object Module]') throw bad(op, name, 'an object', value)
 }
 
 export function readPath(op: string, name: string, value: unknown): string {
@@ -30,8 +37,14 @@ export function readPath(op: string, name: string, value: unknown): string {
 }
 
 /** Bound to the working directory of this moment, and not normalised: `link/..` means what the kernel says. */
-export function absolute(path: string): string {
-  return isAbsolute(path) ? path : `${process.cwd()}/${path}`
+export function readAbsolute(op: string, name: string, value: unknown): string {
+  const path = readPath(op, name, value)
+  if (isAbsolute(path)) return path
+  try {
+    return `${process.cwd()}/${path}`
+  } catch {
+    throw bad(op, name, 'an absolute path, for the working directory is gone', value)
+  }
 }
 
 export function readText(op: string, name: string, value: unknown): string {
@@ -111,8 +124,23 @@ export function readFunction<F>(op: string, name: string, value: unknown): F | u
 }
 
 export function readSignal(op: string, value: unknown): AbortSignal | undefined {
-  if (value !== undefined && !(value instanceof AbortSignal)) throw bad(op, 'signal', 'an AbortSignal', value)
+  if (value !== undefined && !isSignal(value)) throw bad(op, 'signal', 'an AbortSignal', value)
   return value
+}
+
+/** One of Node's, another realm's or a polyfill's: by what it does, for its class may be any, and one of the class may do nothing. */
+function isSignal(value: unknown): value is AbortSignal {
+  if (typeof value !== 'object' || value === null) return false
+  const { addEventListener, removeEventListener } = value as Partial<AbortSignal>
+  if (typeof addEventListener !== 'function' || typeof removeEventListener !== 'function') return false
+  const nothing = () => {}
+  try {
+    addEventListener.call(value, 'abort', nothing)
+    removeEventListener.call(value, 'abort', nothing)
+    return typeof (value as AbortSignal).aborted === 'boolean'
+  } catch {
+    return false
+  }
 }
 
 // ---------- the runtime ----------
@@ -123,7 +151,7 @@ export interface RuntimeOptions {
   workers?: number
   /** Capacity of the native event queue, kept at submission: an operation that finds no room waits. */
   queue?: {
-    /** Default 4096, at least 8. */
+    /** Default 4096; 8 to 65,536. */
     maxEvents?: number
     /** Default 64 MiB. */
     maxBytes?: number
@@ -153,13 +181,13 @@ export function readRuntimeOptions(value: unknown): RuntimeSettings {
   const options = readOptions(op, value, ['home', 'workers', 'queue', 'concurrency', 'allowPaths'])
   const queue = readOptions(op, options.queue, ['maxEvents', 'maxBytes'], 'queue')
   const concurrency = readOptions(op, options.concurrency, ['images'], 'concurrency')
-  const home = absolute(options.home === undefined ? defaultHome() : readPath(op, 'home', options.home))
+  const home = readAbsolute(op, 'home', options.home === undefined ? defaultHome(op) : options.home)
   const workers = readInteger(op, 'workers', options.workers, 1, 64) ?? Math.min(4, availableParallelism())
   const allowed = options.allowPaths === undefined ? undefined : readPaths(op, 'allowPaths', options.allowPaths)
   return {
     home,
     workers,
-    maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 20) ?? 4096,
+    maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 16) ?? 4096,
     maxBytes: readInteger(op, 'queue.maxBytes', queue.maxBytes, 2 ** 16) ?? 64 * 2 ** 20,
     imageConcurrency: readInteger(op, 'concurrency.images', concurrency.images, 1, 1024) ?? workers,
     directories: [home, ...(allowed ?? [])],
@@ -169,12 +197,26 @@ export function readRuntimeOptions(value: unknown): RuntimeSettings {
 
 function readPaths(op: string, name: string, value: unknown): string[] {
   if (!Array.isArray(value)) throw bad(op, name, 'an array of directories', value)
-  return value.map((entry, index) => absolute(readPath(op, `${name}[${index}]`, entry)))
+  // Array.from: map() would pass over a hole.
+  return Array.from(value, (entry, index) => readAbsolute(op, `${name}[${index}]`, entry))
 }
 
-function defaultHome(): string {
+function defaultHome(op: string): string {
   const { SLUICEBOX_HOME, XDG_DATA_HOME } = process.env
-  return SLUICEBOX_HOME || join(XDG_DATA_HOME || join(homedir(), '.local', 'share'), 'sluicebox')
+  return SLUICEBOX_HOME || join(XDG_DATA_HOME || join(userHome(op), '.local', 'share'), 'sluicebox')
+}
+
+function userHome(op: string): string {
+  try {
+    return homedir()
+  } catch {
+    throw new InvalidArgumentError(
+      'home',
+      'expected a directory, for this user has none to take by default',
+      op,
+      'Pass home, or set SLUICEBOX_HOME.',
+    )
+  }
 }
 
 export function readCloseOptions(value: unknown): { timeoutMs: number } {
@@ -187,9 +229,10 @@ const common = ['signal', 'onProgress']
 
 export function readCreate(path: unknown, value: unknown): object {
   const op = 'images.create'
-  const target = absolute(readPath(op, 'path', path))
+  const target = readAbsolute(op, 'path', path)
   if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
-  const format = readFormat(op, 'format', (value as { format?: unknown } | null)?.format)
+  requireObject(op, 'options', value)
+  const format = readFormat(op, 'format', value.format)
   if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
   const shared = ['format', 'size', 'overwrite', 'backing', 'preallocation', ...common]
   // extendedL2 and compression are recognised so that the refusal names them; they are not built.
@@ -235,7 +278,7 @@ export function readInfo(path: unknown, value: unknown): object {
   const op = 'images.info'
   const options = readOptions(op, value, ['chain', 'format', 'shared', 'signal'])
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     chain: readBoolean(op, 'chain', options.chain) ?? false,
     format: readFormat(op, 'format', options.format),
     shared: readBoolean(op, 'shared', options.shared) ?? false,
@@ -246,7 +289,7 @@ export function readCheck(path: unknown, value: unknown): object {
   const op = 'images.check'
   const options = readOptions(op, value, ['repair', 'format', ...common])
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     repair: readChoice(op, 'repair', options.repair, ['none', 'leaks', 'all']) ?? 'none',
     format: readFormat(op, 'format', options.format),
   }
@@ -257,7 +300,7 @@ export function readRebase(op: string, path: unknown, value: unknown) {
   // A forgotten backing must not detach.
   if (options.backing === undefined) throw bad(op, 'backing', 'a path, or null to detach', undefined)
   return {
-    path: absolute(readPath(op, 'path', path)),
+    path: readAbsolute(op, 'path', path),
     backing: options.backing === null ? '' : readText(op, 'backing', options.backing),
     backingFormat: readFormat(op, 'backingFormat', options.backingFormat),
     format: readFormat(op, 'format', options.format),
@@ -268,11 +311,16 @@ export function readRebase(op: string, path: unknown, value: unknown) {
 
 // ---------- words ----------
 function bad(op: string, name: string, expected: string, got: unknown): InvalidArgumentError {
-  return new InvalidArgumentError(
-    name,
-    `expected ${expected}, got ${inspect(got, { depth: 0, maxStringLength: 80 })}`,
-    op,
-  )
+  return new InvalidArgumentError(name, `expected ${expected}, got ${shown(got)}`, op)
+}
+
+/** An object may have its own way to be shown, which may throw. */
+function shown(value: unknown): string {
+  try {
+    return inspect(value, { depth: 0, maxStringLength: 80 })
+  } catch {
+    return 'an object that cannot be shown'
+  }
 }
 
 /** Equal but for case, or within one edit. */

@@ -1,10 +1,11 @@
 // The runtime: one event queue, its workers, and the images worked on with them.
+import { setTimeout as sleep } from 'node:timers/promises'
 import { Drain } from './drain.js'
-import { RuntimeClosedError, type SluiceboxError } from './errors.js'
+import { fromNative, RuntimeClosedError } from './errors.js'
 import { TypedEvents } from './events.js'
 import type { DiskFormat, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
 import { ImageOperations } from './images.js'
-import { type Core, loadAddon } from './native.js'
+import { type Core, loadAddon, type NativeError } from './native.js'
 import type { Call } from './operation.js'
 import { Operations } from './operations.js'
 import { type RuntimeOptions, readCloseOptions, readOptions, readRuntimeOptions, readSignal } from './options.js'
@@ -14,12 +15,12 @@ export interface RuntimeStats {
     /** Events waiting now. */
     depth: number
     capacity: number
-    /** Payload bytes reserved. */
+    /** Payload bytes held now: the same as lanes.bytes. */
     bytes: number
     highWater: number
     /** Always 0. */
     dropped: number
-    /** How long submissions waited for room in the queue, in total. */
+    /** How long the call next in line waited for room in the queue, in total. Those behind it are not added. */
     blockedMs: number
     wakeups: number
   }
@@ -33,10 +34,12 @@ export type ImageLifecycleEvent = {
   op: ImageOp
   path: string
   at: Date
-  error?: SluiceboxError
+  /** With 'failed': what the call rejected with. A SluiceboxError, or the reason of its signal, which may be anything. */
+  error?: unknown
 }
 
 export interface RuntimeEvents {
+  /** 'started' when a call was let into the queue, then one of the others. A call that ends before that is not told of. */
   image: [event: ImageLifecycleEvent]
   pressure: [event: { depth: number; capacity: number; state: 'high' | 'normal' }]
   /** A listener threw inside the drain loop. Without a listener here it becomes an uncaught exception. */
@@ -71,15 +74,22 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   #referenced = false
   #closing: Promise<void> | undefined
 
-  /** @throws INVALID_ARGUMENT, ADDON_LOAD */
+  /** @throws INVALID_ARGUMENT, ADDON_LOAD, INTERNAL when the system gives no thread */
   constructor(options?: RuntimeOptions) {
     const settings = readRuntimeOptions(options)
     super('runtime', (error, event) => this.#listenerFailed(error, event))
     this.home = settings.home
-    this.#drain = new Drain(settings, (depth) => this.#afterPass(depth, settings.maxEvents))
+    const errorNames = new Map(loadAddon().addon.errorCodes)
+    try {
+      this.#drain = new Drain(settings, (depth) => this.#afterPass(depth, settings.maxEvents))
+    } catch (error) {
+      throw typeof (error as NativeError).code === 'number'
+        ? fromNative(errorNames, error as NativeError, 'new Runtime')
+        : error
+    }
     this.#operations = new Operations(settings.imageConcurrency, {
       drain: this.#drain,
-      errorNames: new Map(loadAddon().addon.errorCodes),
+      errorNames,
       listenerFailed: (error, event) => this.#listenerFailed(error, event),
       roomMade: () => this.#operations.roomMade(),
     })
@@ -96,7 +106,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   /** What this host and this build can do. */
   async doctor(options?: { signal?: AbortSignal }): Promise<DoctorReport> {
-    readSignal('doctor', readOptions('doctor', options, ['signal']).signal)?.throwIfAborted()
+    const signal = readSignal('doctor', readOptions('doctor', options, ['signal']).signal)
+    if (signal?.aborted) throw signal.reason
     if (this.#closing) throw new RuntimeClosedError('doctor', false)
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }
@@ -158,7 +169,9 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     core.beginClose()
     await this.#operations.close(timeoutMs)
     this.unref()
-    if (!core.shutdown(JOIN_MS)) {
+    core.shutdown(0)
+    this.#drain.discard()
+    if (!(await ended(core))) {
       process.emitWarning('a worker is stuck in a system call; its operation was settled and its thread left behind', {
         type: 'SluiceboxWarning',
       })
@@ -169,14 +182,17 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   async #runImage(op: ImageOp, path: string, call: Call, above: (...args: never[]) => unknown): Promise<unknown> {
     if (this.#closing) throw new RuntimeClosedError(call.name, false)
-    const result = this.#operations.run(call, above)
-    this.emit('image', { type: 'started', op, path, at: new Date() })
+    let started = false
+    const onStart = () => {
+      started = true
+      this.emit('image', { type: 'started', op, path, at: new Date() })
+    }
     try {
-      const value = await result
+      const value = await this.#operations.run({ ...call, onStart }, above)
       this.emit('image', { type: 'finished', op, path, at: new Date() })
       return value
     } catch (error) {
-      this.emit('image', { type: 'failed', op, path, at: new Date(), error: error as SluiceboxError })
+      if (started) this.emit('image', { type: 'failed', op, path, at: new Date(), error })
       throw error
     }
   }
@@ -202,6 +218,16 @@ function throwUncaught(error: unknown): never {
   throw error
 }
 
+/** Looks whether the workers have ended, from later turns of the loop, which a join that waits would stop. False: one is stuck. */
+async function ended(core: Core): Promise<boolean> {
+  const deadline = performance.now() + JOIN_MS
+  for (let pause = 1; !core.shutdown(0); pause = Math.min(2 * pause, 32)) {
+    if (performance.now() >= deadline) return false
+    await sleep(pause)
+  }
+  return true
+}
+
 // process.exit() runs no cleanup hook of the addon: without this a worker would still run while the process's memory is torn down.
 const live = new Set<Core>()
 let exitHooked = false
@@ -211,7 +237,10 @@ function endWithProcess(core: Core): void {
   if (exitHooked) return
   exitHooked = true
   process.on('exit', () => {
-    for (const each of live) each.shutdown(JOIN_MS)
+    // All are told to end before the first is waited for: together they take the time of one.
+    for (const each of live) each.shutdown(0)
+    const deadline = performance.now() + JOIN_MS
+    for (const each of live) each.shutdown(Math.max(0, deadline - performance.now()))
   })
 }
 

@@ -1,9 +1,10 @@
 // Breaks one rule at a time (test/mutants/ID.patch) in a copy of the tree, builds, and shows that the test naming ID fails.
-// A patch under native/ is run against the native tests; one under lib/ or native/addon against vitest. mutants.mjs [ID …]
-import { cpSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+// A patch under native/ is run against the native tests; one of lib/, native/addon or the addon's link line against vitest. mutants.mjs [ID …]
+import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bin, capture, root } from './shell.mjs'
+import { verdictOf } from './vitest-verdict.mjs'
 
 const chosen = process.argv.slice(2)
 const ids = readdirSync(join(root, 'test/mutants'))
@@ -52,7 +53,7 @@ function ruleOf(id) {
 }
 
 function suiteOf(id) {
-  return /^\+\+\+ b\/(lib|native\/addon)\//m.test(readFileSync(patchOf(id), 'utf8')) ? sdkSuite : nativeSuite
+  return /^\+\+\+ b\/(lib\/|native\/addon\/|native\/CMakeLists\.txt)/m.test(readFileSync(patchOf(id), 'utf8')) ? sdkSuite : nativeSuite
 }
 
 function patchOf(id) {
@@ -83,16 +84,24 @@ function sdkSuite(rule) {
   const args = ['compile', '-d', 'native', '-B', 'Release', '-O', 'build/Release', '-l', 'error']
   const built = capture(process.execPath, [bin('cmake-js', 'bin/cmake-js'), ...args], { cwd: folder })
   if (built.code !== 0) return `does not build: ${built.stderr.slice(-2000)}`
+  const report = join(folder, 'build/vitest.json')
+  rmSync(report, { force: true })
   const { code, stdout, stderr } = capture(
     process.execPath,
-    [bin('vitest', 'vitest.mjs'), 'run', '-t', `^(.* )?([QHXSBIP]\\d+, )*${rule}[:,]`],
+    [
+      bin('vitest', 'vitest.mjs'),
+      'run',
+      '--reporter=json',
+      `--outputFile=${report}`,
+      '-t',
+      `^(.* )?([QHXSBIP]\\d+, )*${rule}[:,]`,
+    ],
     {
       cwd: folder,
       timeout: 300_000,
       env: { ...process.env, SLUICEBOX_ADDON: join(folder, 'build/Release/sluicebox_test.node') },
     },
   )
-  if (/no test(s)? (files )?found/i.test(stdout + stderr) || /Tests\s+\d+ skipped \(/.test(stdout))
-    return 'no vitest test names it'
-  return code === 0 ? 'passed' : 'failed'
+  if (!existsSync(report)) return `vitest made no report (${code}): ${(stderr || stdout).slice(-2000)}`
+  return verdictOf(JSON.parse(readFileSync(report, 'utf8')), rule, code)
 }

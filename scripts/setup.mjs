@@ -7,6 +7,9 @@ import { join } from 'node:path'
 import { build } from './build.mjs'
 import { attempt, root, run } from './shell.mjs'
 
+// As clang calls it.
+const machine = { x64: 'x86_64', arm64: 'aarch64' }[process.arch]
+
 // Each system package with a file or command that proves it is there.
 const toRun = [
   ['g++', 'g++'],
@@ -21,7 +24,7 @@ const toTest = [
   ['clang-19', 'clang++-19'],
   ['clang-format-19', 'clang-format-19'],
   ['clang-tidy-19', 'clang-tidy-19'],
-  ['libclang-rt-19-dev', '/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-x86_64.a'],
+  ['libclang-rt-19-dev', `/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-${machine}.a`],
   ['doctest-dev', '/usr/include/doctest/doctest.h'],
 ]
 

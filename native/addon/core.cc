@@ -1,5 +1,6 @@
 #include "addon/core.h"
 
+#include <algorithm>
 #include <array>
 #include <cstring>
 #include <utility>
@@ -13,9 +14,10 @@ namespace {
 
 constexpr std::size_t kBatch = 256;
 constexpr std::size_t kRecordWords = sizeof(event_queue::Record) / sizeof(std::uint32_t);
-constexpr std::chrono::milliseconds kTeardownWait{1000};
-// The queue's memory is had when it is made: a count beyond this would end the process, not the call.
-constexpr std::uint64_t kMaxEvents = 1 << 20;
+constexpr std::chrono::milliseconds kJoinTime{1000};
+// One slot for each handle that there can be: a source takes at least one, so that whoever finds no handle finds no
+// slot either, and is told when there is one. The queue's memory is had when it is made.
+constexpr std::uint64_t kMaxEvents = event_queue::HandleTable::kMaxSlots;
 
 // The worker's side of one submitted operation. Whatever happens to it, complete() is called.
 class ImageTask final : public Task {
@@ -97,7 +99,7 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   const std::uint64_t workers = whole_of(options, "workers");
   const std::uint64_t max_events = whole_of(options, "maxEvents");
   if (workers < 1 || workers > 1024) throw Napi::RangeError::New(env, "workers: expected 1 to 1024");
-  if (max_events > kMaxEvents) throw Napi::RangeError::New(env, "maxEvents: expected at most 1048576");
+  if (max_events > kMaxEvents) throw Napi::RangeError::New(env, "maxEvents: expected at most 65536");
 
   auto queue = event_queue::Queue::create(
       {.limits = {.max_events = static_cast<std::uint32_t>(max_events), .max_bytes = whole_of(options, "maxBytes")}});
@@ -106,8 +108,12 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
   policy_ = std::make_shared<const PathPolicy>(texts_of(options, "directories"), flag_of(options, "restrictCallers"));
   records_ = Napi::Reference<Napi::Uint32Array>::New(info[1].As<Napi::Uint32Array>(), 1);
   on_batch_ = Napi::Persistent(info[2].As<Napi::Function>());
-  bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   pool_.emplace(static_cast<std::size_t>(workers));
+  if (pool_->started() == 0) {
+    throw throwable(env, Error(ErrorCode::kOutOfMemory, "the system gives this process no thread to work on")
+                             .advise("raise its limit of threads or of memory (ulimit -u, pids.max, ulimit -v)"));
+  }
+  bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   joined_ = false;
   queue_->attach_bell(bell_.get());
   // Added after the bell, so that it runs before the bell's function is torn down.
@@ -118,13 +124,14 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
 Core::~Core() {
   // The same pair as was added: a hook is found by both.
   if (hooked_) napi_remove_env_cleanup_hook(Env(), &Core::environment_ends, this);
-  end(kTeardownWait);
+  // A collection must not stop the program: workers that have not ended yet end by themselves.
+  end(std::chrono::milliseconds(0));
 }
 
 void Core::environment_ends(void* self) {
   auto* core = static_cast<Core*>(self);
   core->hooked_ = false;
-  core->end(kTeardownWait);
+  core->end(kJoinTime);
 }
 
 bool Core::end(std::chrono::milliseconds wait) {
@@ -136,7 +143,9 @@ bool Core::end(std::chrono::milliseconds wait) {
   if (bell_) bell_->release();
   if (pool_ && !joined_) {
     pool_->close();
-    joined_ = pool_->join_until(std::chrono::steady_clock::now() + wait);
+    const auto now = std::chrono::steady_clock::now();
+    if (!give_up_at_) give_up_at_ = now + kJoinTime;
+    joined_ = pool_->join_until(std::min(now + wait, *give_up_at_));
   }
   return joined_;
 }

@@ -6,6 +6,7 @@
 
 #include <napi.h>
 
+#include <chrono>
 #include <functional>
 #include <memory>
 #include <optional>
@@ -50,7 +51,8 @@ class Core final : public Napi::ObjectWrap<Core> {
   std::uint32_t take_batch(Napi::Env env);
   // The bell rang: one batch, one crossing into JavaScript.
   void answer();
-  // The end, the same for close(), collection and teardown of the environment. False: a worker is stuck.
+  // The end, the same for close(), collection and teardown of the environment. False: a worker is stuck. However often
+  // it is called, it waits no longer than kJoinTime in all: who was stuck for that long is left behind at once.
   bool end(std::chrono::milliseconds wait);
   // The environment's cleanup hook.
   static void environment_ends(void* self);
@@ -66,6 +68,8 @@ class Core final : public Napi::ObjectWrap<Core> {
   static inline WorkParser work_parser_ = parse_image_work;
   bool hooked_ = false;
   bool joined_ = true;
+  // Set by the first end().
+  std::optional<std::chrono::steady_clock::time_point> give_up_at_;
 };
 
 }  // namespace sluicebox::addon

@@ -91,7 +91,8 @@ ThreadPool::ThreadPool(std::size_t workers) : shared_(std::make_shared<Shared>()
     }
   }
   // With no worker at all a task would wait forever.
-  shared_->closed = shared_->running == 0;
+  started_ = shared_->threads.size();
+  shared_->closed = started_ == 0;
 }
 
 ThreadPool::~ThreadPool() {

@@ -23,12 +23,15 @@ class Task {
 
 class ThreadPool {
  public:
+  // Fewer when the system has no more threads to give. A pool without any is closed: see started().
   explicit ThreadPool(std::size_t workers);
   // Closes and joins without a deadline: call join_until() first where a worker may be stuck.
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
+  // How many workers the system gave.
+  std::size_t started() const { return started_; }
   // A task for a closed pool is abandoned at once.
   void submit(std::unique_ptr<Task> task);
   // Takes no more tasks and abandons those not begun. Idempotent.
@@ -40,6 +43,7 @@ class ThreadPool {
  private:
   struct Shared;
   std::shared_ptr<Shared> shared_;
+  std::size_t started_ = 0;
 };
 
 }  // namespace sluicebox

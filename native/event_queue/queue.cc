@@ -48,6 +48,7 @@ Result<std::shared_ptr<Source>> Queue::reserve(const Share& share, std::shared_p
   auto id = handles_.open(std::move(in_flight));
   if (!id) {
     ledger_.release(*entry);
+    room_wanted_ = true;
     return std::move(id).error();
   }
   source->entry_ = *entry;

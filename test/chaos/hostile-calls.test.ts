@@ -107,6 +107,7 @@ test('H31: a records buffer detached while events wait is an error that the prog
 test.each([
   'maxEvents: 2 ** 32 - 1',
   'maxEvents: 2 ** 21',
+  'maxEvents: 2 ** 16 + 1',
   'maxEvents: 0',
   'maxBytes: 0',
   'workers: 0',

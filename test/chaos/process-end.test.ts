@@ -1,6 +1,6 @@
 // How a process, or a worker thread, with runtimes in it ends: in bounded time, with the exit code meant, and without a crash.
 import { expect, test } from 'vitest'
-import { runModule } from '../support/child.js'
+import { runModule, runNode } from '../support/child.js'
 
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
 
@@ -201,4 +201,60 @@ test('Q22, Q25: terminating a worker thread at any moment of its runtimes’ liv
     { args: [new URL('../../dist/', import.meta.url).href, String(SEED)], deadlineMs: 55_000 },
   )
   expect(ended, `seed ${SEED}`).toMatchObject({ code: 0, signal: null, stdout: 'clean\n' })
+})
+
+test('Q22: a worker that is stuck when the last thread with the addon ends finds its code in place, and so does the next thread', async () => {
+  const root = new URL('../../dist/', import.meta.url).href
+  // No prelude: this process's main thread must not load the addon.
+  const ended = await runNode([
+    '--input-type=module',
+    '-e',
+    `
+    import { Worker } from 'node:worker_threads'
+    import { readdirSync, readFileSync } from 'node:fs'
+    const body = ${'`'}
+      import { parentPort, workerData } from 'node:worker_threads'
+      const load = async () => {
+        const { Runtime } = await import('${root}index.js')
+        const { internals } = await import('${root}runtime.js')
+        const { loadAddon } = await import('${root}native.js')
+        const run = () => internals.get(runtime).operations.run({ name: 'w', op: 'testing.work',
+          request: { ends: 'value', gate: 1e6, stubborn: true, commits: false } }, run)
+        const runtime = new Runtime({ workers: 1 })
+        run().catch(() => {})
+        const look = () => loadAddon().addon.testing.waitingAtGate() === workerData ? parentPort.postMessage('stuck') : setTimeout(look, 1)
+        look()
+      }
+      load()
+    ${'`'}
+    const statusOf = (id) => { try { return readFileSync('/proc/self/task/' + id + '/status', 'utf8') } catch { return '' } }
+    const wakeUps = () => readdirSync('/proc/self/task').map(statusOf).filter((text) => text.startsWith('Name:\tsluicebox-0'))
+      .map((text) => Number(/^voluntary_ctxt_switches:\\s+(\\d+)/m.exec(text)[1]))
+    for (let round = 1; round <= 2; round++) {
+      const worker = new Worker(body, { eval: true, workerData: round })
+      await new Promise((resolve, reject) => worker.once('message', resolve).once('error', reject))
+      await worker.terminate()
+      // The stuck ones wake up every few milliseconds, in code that is still there.
+      const before = wakeUps()
+      while (!wakeUps().every((count, index) => count > before[index] + 5)) await new Promise((resolve) => setImmediate(resolve))
+      console.log(before.length)
+    }
+  `,
+  ])
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: '1\n2\n', stderr: '' })
+})
+
+test('Q23, H26: process.exit() with a stuck worker in each of six runtimes takes the time of one', async () => {
+  const ended = await runModule(`
+    for (let i = 0; i < 6; i++) runWork(new Runtime({ workers: 1 }), { gate: 1, stubborn: true }).catch(() => {})
+    const timer = setInterval(() => {
+      if (door.waitingAtGate() < 6) return
+      clearInterval(timer)
+      console.log(Date.now())
+      process.exit(7)
+    }, 1)
+  `)
+  expect(ended).toMatchObject({ code: 7, signal: null })
+  // The bound is three joins, half of what six take.
+  expect(ended.endedAt - Number(ended.stdout)).toBeLessThan(3_000)
 })

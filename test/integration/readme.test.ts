@@ -18,12 +18,8 @@ async function run(code: string): Promise<string> {
     const whole = code.includes('new Runtime')
       ? code
       : `import { Runtime } from 'sluicebox'\nconst runtime = new Runtime()\n${code}\nawait runtime.close()`
-    // `await using` is lowered as the package's own examples are.
-    const ts = await import('typescript')
-    const { outputText } = ts.transpileModule(whole, {
-      compilerOptions: { target: ts.ScriptTarget.ES2022, module: ts.ModuleKind.ESNext },
-    })
-    await writeFile(join(folder, 'snippet.mjs'), outputText)
+    // As it stands: what the README calls js is what this Node must take.
+    await writeFile(join(folder, 'snippet.mjs'), whole)
     const { SLUICEBOX_ADDON: _, ...env } = process.env
     const { stdout } = await promisify(execFile)(process.execPath, ['snippet.mjs'], { cwd: folder, env })
     return stdout

@@ -8,6 +8,8 @@ export interface Ended {
   readonly stdout: string
   readonly stderr: string
   readonly ms: number
+  /** As Date.now() gives it. */
+  readonly endedAt: number
 }
 
 const root = new URL('../../', import.meta.url)
@@ -57,7 +59,7 @@ export function runNode(
     child.once('error', reject)
     child.once('close', (code, signal) => {
       clearTimeout(timer)
-      resolve({ code, signal, stdout, stderr, ms: performance.now() - start })
+      resolve({ code, signal, stdout, stderr, ms: performance.now() - start, endedAt: Date.now() })
     })
     if (child.pid !== undefined) onStart?.(child.pid)
   })

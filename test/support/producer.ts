@@ -46,7 +46,8 @@ export interface TestDoor {
 }
 
 export interface WorkRequest {
-  ends?: 'value' | 'error' | 'throw'
+  /** 'nothing': no answer, as when there is no memory for one. */
+  ends?: 'value' | 'error' | 'throw' | 'nothing'
   /** 0: none. */
   gate?: number
   /** Does not look at its cancel token. */

@@ -53,8 +53,30 @@ test.each([...nativeCodes])(
   },
 )
 
-test('I31: a native code without a class is an error of its own, not a guess', () => {
-  expect(() => fromNative(names, { code: 12345, message: '' }, 'x')).toThrow('12345')
+test('I31: a native code without a class is INTERNAL and names itself, not a guess', () => {
+  const error = fromNative(names, { code: 12345, message: 'it broke' }, 'images.info')
+  expect(error).toMatchObject({
+    code: 'INTERNAL',
+    op: 'images.info',
+    message: expect.stringMatching(/it broke.*12345/),
+  })
+})
+
+test.each([
+  ['gives frames', { stack: [{}] }],
+  ['gives nothing', { stack: undefined }],
+  [
+    'throws',
+    {
+      get stack(): string {
+        throw new Error('not today')
+      },
+    },
+  ],
+])('an error keeps its own stack when the formatter of the program %s', (_what, trace) => {
+  const error = new RuntimeClosedError('x', true)
+  const { stack } = error
+  expect(withCallersStack(error, trace).stack).toBe(stack)
 })
 
 test('is() knows errors of another copy of the package and another realm, and nothing else', () => {

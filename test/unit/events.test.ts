@@ -1,4 +1,5 @@
 // TypedEvents: subscribing, removing, and what a throwing listener may not do.
+import { AsyncLocalStorage } from 'node:async_hooks'
 import { expect, test } from 'vitest'
 import { InvalidArgumentError, TypedEvents } from '../../lib/index.js'
 
@@ -112,4 +113,59 @@ test('names that every object has are names of events like others', () => {
     emitter.on(name, () => {})
     expect(emitter.listenerCount(name)).toBe(1)
   }
+})
+
+test('Q10: what a listener causes to be emitted is told after the event at hand, to all in the same order', () => {
+  const emitter = new Emitter()
+  const heard: string[] = []
+  emitter.on('word', (text) => {
+    heard.push(`first ${text}`)
+    if (text === 'a') {
+      expect(emitter.say('b')).toBe(true)
+      expect(emitter.say('c')).toBe(true)
+    }
+  })
+  emitter.on('word', (text) => heard.push(`second ${text}`))
+  emitter.say('a')
+  expect(heard).toEqual(['first a', 'second a', 'first b', 'second b', 'first c', 'second c'])
+})
+
+test('once hears one event when a listener before it emits another', () => {
+  const emitter = new Emitter()
+  const heard: string[] = []
+  emitter.on('word', (text) => text === 'a' && emitter.say('b'))
+  emitter.once('word', (text) => heard.push(text))
+  emitter.say('a')
+  expect(heard).toEqual(['a'])
+})
+
+test('an event emitted by a listener reaches those who listened then and still do', () => {
+  const emitter = new Emitter()
+  const heard: string[] = []
+  const gone = (text: string) => heard.push(`gone ${text}`)
+  emitter.on('word', (text) => {
+    if (text !== 'a') return
+    emitter.say('b')
+    emitter.off('word', gone).on('word', (late) => heard.push(`late ${late}`))
+  })
+  emitter.on('word', gone)
+  emitter.on('word', (text) => heard.push(`stays ${text}`))
+  emitter.say('a')
+  emitter.say('c')
+  expect(heard).toEqual(['gone a', 'stays a', 'stays b', 'stays c', 'late c'])
+})
+
+test('Q26: an event emitted by a listener is heard in the async context that emitted it', () => {
+  const emitter = new Emitter()
+  const storage = new AsyncLocalStorage<string>()
+  const heard: unknown[] = []
+  emitter.on('word', (text) => {
+    heard.push([text, storage.getStore()])
+    if (text === 'a') storage.run('inner', () => emitter.say('b'))
+  })
+  storage.run('outer', () => emitter.say('a'))
+  expect(heard).toEqual([
+    ['a', 'outer'],
+    ['b', 'inner'],
+  ])
 })

@@ -3,6 +3,7 @@ import { readdirSync } from 'node:fs'
 import { inspect } from 'node:util'
 import { expect, test } from 'vitest'
 import { InvalidArgumentError, Runtime, SluiceboxError } from '../../lib/index.js'
+import { runModule } from '../support/child.js'
 import { makeFolder } from '../support/folder.js'
 import { openRuntime, rejection } from '../support/producer.js'
 
@@ -11,8 +12,8 @@ type Bad = readonly unknown[]
 const badPath: Bad = [null, 0, true, {}, [], Symbol('s'), () => {}, '', 'a\0b']
 const badFlag: Bad = [null, 0, 1, 'true', '', {}, []]
 const badFunction: Bad = [null, 0, 'text', {}, []]
-const badSignal: Bad = [null, 0, 'text', {}, { aborted: false, addEventListener() {} }, () => {}]
-const badObject: Bad = [null, 0, true, 'text', [], () => {}]
+const badSignal: Bad = [null, 0, 'text', {}, { aborted: false, addEventListener() {} }, () => {}, new EventTarget()]
+const badObject: Bad = [null, 0, true, 'text', [], () => {}, Promise.resolve({}), new Map(), new Set(), new Date(0)]
 const badSize: Bad = [null, Number.NaN, -1, 0.5, true, {}, [], '', 'G', '-1', '1e3', '10Gb', '1X', '0.3', ' 1', '0x10']
 const badInteger: Bad = [null, Number.NaN, -1, 1.5, Number.POSITIVE_INFINITY, 2 ** 53, '4', true, {}, 1n]
 const badChoice: Bad = [null, 0, 3, true, '', 'Off', 'nope', {}, []]
@@ -34,9 +35,9 @@ const methods: Record<string, Method> = {
     options: {
       workers: [...badInteger, 0, 65],
       home: badPath,
-      queue: { maxEvents: [...badInteger, 7, 2 ** 20 + 1], maxBytes: [...badInteger, 65535] },
+      queue: { maxEvents: [...badInteger, 7, 2 ** 16 + 1], maxBytes: [...badInteger, 65535] },
       concurrency: { images: [...badInteger, 0, 1025] },
-      allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b']],
+      allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b'], new Array(1)],
     },
   },
   'images.create': {
@@ -139,7 +140,12 @@ test.each(Object.keys(methods))(
     const runtime = openRuntime()
     const { call, valid, options } = methods[name] as Method
     for (const value of badObject)
-      expect(await rejection(call(runtime, value)), inspect(value)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+      expect(await rejection(call(runtime, value)), inspect(value)).toMatchObject({
+        code: 'INVALID_ARGUMENT',
+        argument: 'options',
+      })
+    const forgotten = Promise.resolve(valid)
+    expect(await rejection(call(runtime, forgotten))).toMatchObject({ message: expect.stringContaining('await') })
     const known = Object.keys(options)[0] as string
     const swapped = `${known[1]}${known[0]}${known.slice(2)}`
     for (const typo of [known.toUpperCase(), `${known}s`, known.slice(0, -1), swapped]) {
@@ -232,4 +238,36 @@ test('a runtime refused for its options leaves no thread behind', () => {
   for (const { options } of casesOf(methods['new Runtime'] as Method))
     expect(() => new Runtime(options as never)).toThrow(InvalidArgumentError)
   expect(readdirSync('/proc/self/task').length).toBe(before)
+})
+
+test('a relative path in a working directory that is gone is INVALID_ARGUMENT and says so', async () => {
+  const ended = await runModule(
+    `
+    import { rmdirSync } from 'node:fs'
+    process.chdir(process.argv[1])
+    rmdirSync(process.argv[1])
+    const runtime = new Runtime({ home: '/tmp/sluicebox-home' })
+    console.log(await runtime.images.info('image').catch(({ code, argument }) => code + ' ' + argument))
+    console.log(await runtime.images.info('/nonexistent').catch(({ code }) => code))
+    for (const options of [{ home: 'here' }, { home: '/', allowPaths: ['here'] }])
+      try { new Runtime(options) } catch ({ code, argument }) { console.log(code, argument) }
+    await runtime.close()
+  `,
+    { args: [makeFolder()()] },
+  )
+  const expected = ['path', 'home', 'allowPaths[0]'].map((argument) => `INVALID_ARGUMENT ${argument}\n`)
+  expected.splice(1, 0, 'IMAGE_NOT_FOUND\n')
+  expect(ended).toMatchObject({ code: 0, stdout: expected.join(''), stderr: '' })
+})
+
+test('a user without a home directory is told to name one', async ({ skip }) => {
+  if (process.getuid?.() !== 0) return skip('not root: cannot become a user that has no entry')
+  const ended = await runModule(`
+    process.setuid(54321)
+    for (const name of ['HOME', 'XDG_DATA_HOME', 'SLUICEBOX_HOME']) delete process.env[name]
+    try { new Runtime() } catch ({ code, argument, hint }) { console.log(code, argument, hint) }
+    await new Runtime({ home: '/tmp/sluicebox-home' }).close()
+  `)
+  const stdout = 'INVALID_ARGUMENT home Pass home, or set SLUICEBOX_HOME.\n'
+  expect(ended).toMatchObject({ code: 0, stdout, stderr: '' })
 })

@@ -102,7 +102,10 @@ class LaneFlood final : public Napi::ObjectWrap<LaneFlood> {
   // read(index, limit?): {chunk: Buffer, more, ended}; the Buffer owns its bytes, all that are held or `limit` of them.
   Napi::Value read(const Napi::CallbackInfo& info) {
     const Napi::Env env = info.Env();
-    event_queue::Lane& lane = *streams_.at(info[0].As<Napi::Number>().Uint32Value()).lane;
+    const std::uint32_t index = info[0].As<Napi::Number>().Uint32Value();
+    // Records of a flood that was stopped may still be under way.
+    if (index >= streams_.size()) throw Napi::RangeError::New(env, "the flood was stopped");
+    event_queue::Lane& lane = *streams_[index].lane;
     std::size_t held = lane.held();
     if (info[1].IsNumber()) held = std::min<std::size_t>(held, info[1].As<Napi::Number>().Uint32Value());
     Napi::Buffer<std::byte> buffer = Napi::Buffer<std::byte>::New(env, held);

@@ -1,5 +1,5 @@
-// Operations that do as their request says. submit('testing.work', {ends: 'value' | 'error' | 'throw', gate, stubborn,
-// commits}).
+// Operations that do as their request says. submit('testing.work', {ends: 'value' | 'error' | 'throw' | 'nothing',
+// gate, stubborn, commits}).
 #include <atomic>
 #include <new>
 
@@ -54,6 +54,8 @@ std::unique_ptr<JsPayload> work(const Request& request, image::OperationContext&
   if (auto open = context.cancel.check(); !open.ok()) return error_payload(std::move(open).error());
   context.progress.report({.phase = "end", .done = 2, .total = 2, .unit = ProgressUnit::kItems});
   if (request.ends == "throw") throw std::bad_alloc();
+  // What is left to say when there is no memory for an answer.
+  if (request.ends == "nothing") return nullptr;
   if (request.ends == "error") return error_payload(Error(ErrorCode::kIo, "the request asked for an error"));
   return std::make_unique<NumberPayload>();
 }

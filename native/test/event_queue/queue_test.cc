@@ -51,6 +51,23 @@ std::int64_t cpu_nanoseconds() {
 
 }  // namespace
 
+TEST_CASE("Q15: a source refused for want of a handle is rung for when one comes back") {
+  auto queue = make_queue(HandleTable::kMaxSlots + 8);
+  std::vector<std::shared_ptr<Source>> sources;
+  for (std::uint32_t i = 0; i < HandleTable::kMaxSlots; ++i) sources.push_back(queue->reserve({.channels = 1}).value());
+  CountingBell bell;
+  queue->attach_bell(&bell);
+  const auto refused = queue->reserve({.channels = 1});
+  REQUIRE_FALSE(refused.ok());
+  CHECK(refused.error().code == ErrorCode::kQueueFull);
+  CHECK(bell.rings() == 0);
+  CHECK(queue->claim(sources.back()->id()).has_value());
+  sources.pop_back();
+  CHECK(bell.rings() == 1);
+  CHECK(queue->reserve({.channels = 1}).ok());
+  queue->detach_bell();
+}
+
 TEST_CASE("Q1: with the reader away, depth and highWater never exceed the capacity, whatever is posted") {
   constexpr std::uint32_t kCapacity = 64;
   auto queue = make_queue(kCapacity);

@@ -4,7 +4,19 @@ import { expect, test } from 'vitest'
 import { type Images, Runtime, RuntimeClosedError } from '../../../lib/index.js'
 import { runModule } from '../../support/child.js'
 import { makeFolder } from '../../support/folder.js'
-import { coreOf, door, newGate, openRuntime, rejection, runWork, settled, turn, until } from '../../support/producer.js'
+import {
+  coreOf,
+  door,
+  eventFlood,
+  listen,
+  newGate,
+  openRuntime,
+  rejection,
+  runWork,
+  settled,
+  turn,
+  until,
+} from '../../support/producer.js'
 
 const threads = () => readdirSync('/proc/self/task').length
 
@@ -105,6 +117,27 @@ test('H21: a thousand operations pending in every place are all settled before c
   expect({ pending, heardClose }).toEqual({ pending: 0, heardClose: true })
   await Promise.all(works)
   expect(runtime.stats().drain.listenerErrors).toBe(0)
+})
+
+test('H21: a batch that a pass cut short is not dispatched after close', async () => {
+  const runtime = openRuntime({ queue: { maxEvents: 256 } })
+  const flood = eventFlood(runtime, { producers: 1, handles: 4, channels: 64, count: 256 })
+  let heard = 0
+  listen(runtime, flood.ids, () => {
+    const end = performance.now() + 2
+    while (performance.now() < end);
+    heard++
+  })
+  flood.start()
+  await until(
+    () => heard > 0,
+    () => runtime.stats(),
+  )
+  await runtime.close()
+  const before = heard
+  for (let i = 0; i < 5; i++) await turn()
+  expect(before).toBeLessThan(256)
+  expect(heard).toBe(before)
 })
 
 test('H22: submissions that race close are each refused or settled', async () => {
@@ -250,4 +283,36 @@ test('H28, Q25: a closed runtime is collected with its queue, and the environmen
     for (let i = 0; i < 20; i++) await make()
   `)
   expect(ended).toMatchObject({ signal: null, code: 0, stdout: '0\n', stderr: '' })
+})
+
+test('H26, H28: a stuck worker stops the event loop neither in close() nor in the collection that follows', async () => {
+  const ended = await runModule(`
+    import { setFlagsFromString } from 'node:v8'
+    import { runInNewContext } from 'node:vm'
+    setFlagsFromString('--expose-gc')
+    const gc = runInNewContext('gc')
+    process.on('warning', () => {})
+    let [last, longest] = [performance.now(), 0]
+    const look = () => {
+      const now = performance.now()
+      longest = Math.max(longest, now - last)
+      last = now
+    }
+    setInterval(look, 5).unref()
+    let collected = false
+    const registry = new FinalizationRegistry(() => { collected = true })
+    const closeOne = async () => {
+      const runtime = new Runtime({ workers: 1 })
+      registry.register(coreOf(runtime))
+      runWork(runtime, { gate: 1, stubborn: true }).catch(() => {})
+      while (door.waitingAtGate() === 0) await new Promise((resolve) => setImmediate(resolve))
+      await runtime.close({ timeoutMs: 10 })
+    }
+    await closeOne()
+    for (let i = 0; i < 200 && !collected; i++) { gc(); await new Promise((resolve) => setTimeout(resolve, 5)) }
+    look()
+    console.log(collected, longest < 500 ? 'turning' : 'stopped for ' + longest)
+    process.exit()
+  `)
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'true turning\n' })
 })

@@ -1,8 +1,9 @@
 // One promise, one settlement: completion, failure, abort and close racing for the same operation, and what becomes of the losers.
-import { getEventListeners } from 'node:events'
+import { getEventListeners, getMaxListeners } from 'node:events'
 import { expect, test } from 'vitest'
 import { RuntimeClosedError } from '../../../lib/index.js'
 import { Runtime } from '../../../lib/runtime.js'
+import { runModule } from '../../support/child.js'
 import {
   blockUntil,
   coreOf,
@@ -265,4 +266,110 @@ test('H11: a completion that finds the queue crowded is published all the same, 
   await runtime.close()
   expect(await settled(work)).toEqual({ status: 'fulfilled', value: 42 })
   crowd.release()
+})
+
+test('H33: work that committed before the abort and then failed rejects with its own error', async () => {
+  const runtime = openRuntime({ workers: 1 })
+  const gate = newGate()
+  const controller = new AbortController()
+  const work = runWork(runtime, { gate, commits: true, ends: 'error' }, { signal: controller.signal })
+  await until(
+    () => door.waitingAtGate() === 1,
+    () => door.waitingAtGate(),
+  )
+  controller.abort(new Error('too late'))
+  await turn()
+  door.openGate(gate)
+  expect(await rejection(work)).toMatchObject({ code: 'IO', op: 'testing.work' })
+})
+
+test('H2: work whose answer was lost is INTERNAL while the runtime is open, and RUNTIME_CLOSED only when it closes', async () => {
+  const runtime = openRuntime({ workers: 1 })
+  expect(await rejection(runWork(runtime, { ends: 'nothing' }))).toMatchObject({
+    code: 'INTERNAL',
+    op: 'testing.work',
+    message: expect.stringMatching(/thread.*memory/),
+  })
+  const work = runWork(runtime, { gate: newGate(), ends: 'nothing' })
+  void runtime.close()
+  expect(await rejection(work)).toMatchObject({ code: 'RUNTIME_CLOSED' })
+})
+
+test.each([
+  ['gives frames', '(error, frames) => frames'],
+  ['throws', "() => { throw new Error('formatter') }"],
+])('H2, H20: a call rejects, and close() ends, under an Error.prepareStackTrace that %s', async (_what, formatter) => {
+  const ended = await runModule(`
+    const runtime = new Runtime()
+    const held = runWork(runtime, { gate: 1 })
+    Error.prepareStackTrace = ${formatter}
+    console.log(await runtime.images.info('/nonexistent').catch(({ code }) => code))
+    const closed = runtime.close({ timeoutMs: 100 })
+    console.log(await held.catch(({ code }) => code))
+    await closed
+    console.log(runtime.stats().handles.live)
+  `)
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: 'IMAGE_NOT_FOUND\nRUNTIME_CLOSED\n0\n', stderr: '' })
+})
+
+test('H32: a signal has one listener of ours for all its calls, and keeps its own limit of listeners', async () => {
+  const runtime = openRuntime({ workers: 1 })
+  const controller = new AbortController()
+  const { signal } = controller
+  const limit = getMaxListeners(signal)
+  const gate = newGate()
+  const works = Array.from({ length: 50 }, () => runWork(runtime, { gate }, { signal }))
+  expect(getEventListeners(signal, 'abort').length).toBe(1)
+  expect(getMaxListeners(signal)).toBe(limit)
+  controller.abort('enough')
+  for (const work of works) expect(await rejection(work)).toBe('enough')
+  expect(getEventListeners(signal, 'abort').length).toBe(0)
+})
+
+/** A signal of another library's class. */
+class OtherSignal {
+  aborted = false
+  reason: unknown
+  listener: (() => void) | undefined
+  addEventListener(_type: string, listener: () => void): void {
+    this.listener = () => {
+      this.removeEventListener()
+      listener()
+    }
+  }
+  removeEventListener(): void {
+    this.listener = undefined
+  }
+  abort(reason: unknown): void {
+    this.aborted = true
+    this.reason = reason
+    this.listener?.()
+  }
+}
+
+test('H32: a signal of another class stops a call and gets its listener back', async () => {
+  const runtime = openRuntime({ workers: 1 })
+  const crowd = runWork(runtime, { gate: newGate() })
+  const signal = new OtherSignal()
+  const work = runtime.images.info('/nonexistent', { signal: signal as unknown as AbortSignal })
+  expect(signal.listener).toBeDefined()
+  signal.abort('mine')
+  expect(await rejection(work)).toBe('mine')
+  expect(signal.listener).toBeUndefined()
+  void runtime.close()
+  await rejection(crowd)
+})
+
+test('H29, Q24: a signal that cannot be listened to is INVALID_ARGUMENT, and holds no process', async () => {
+  const ended = await runModule(`
+    const hollow = Object.create(AbortSignal.prototype)
+    // Of the class that is asked for, and yet of no use.
+    globalThis.AbortSignal = class { aborted = false; addEventListener() { throw new TypeError('no') } removeEventListener() {} }
+    const runtime = new Runtime()
+    for (const signal of [new AbortSignal(), hollow])
+      console.log(await runtime.images.info('/etc/hostname', { signal }).catch(({ code, argument }) => code + ' ' + argument))
+    console.log(runtime.stats().handles.live)
+  `)
+  const refused = 'INVALID_ARGUMENT signal\n'
+  expect(ended).toMatchObject({ code: 0, signal: null, stdout: `${refused}${refused}0\n`, stderr: '' })
 })

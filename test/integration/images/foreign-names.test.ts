@@ -15,8 +15,12 @@ test('I43: an external data file is told by name and refused, and never opened, 
 
   const info = await settled(images.info(folder('image')))
   expect(info).toMatchObject({ status: 'fulfilled', value: { specific: { 'data-file': folder('data') } } })
-  for (const call of [images.check(folder('image')), images.rebase(folder('image'), { backing: null })]) {
-    expect(await rejection(call as Promise<unknown>)).toMatchObject({
+  // One after the other: each takes a lock that would refuse the other.
+  for (const call of [
+    () => images.check(folder('image')),
+    () => images.rebase(folder('image'), { backing: null }),
+  ] as (() => Promise<unknown>)[]) {
+    expect(await rejection(call())).toMatchObject({
       code: 'UNSUPPORTED',
       message: expect.stringMatching(/data file/),
     })

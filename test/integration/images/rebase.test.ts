@@ -229,3 +229,17 @@ test('I53, H33: a rebase cancelled at its first progress rejects with the reason
   }
   expect(outcomes[0]).toBe('rejected')
 })
+
+test('I29: a result says what its call asked for, whatever became of the options object meanwhile', async () => {
+  const folder = makeFolder()
+  const { images } = openRuntime()
+  for (const name of ['a', 'b']) await images.create(folder(name), { format: 'qcow2', size: '1M' })
+  await images.create(folder('overlay'), { format: 'qcow2', backing: { path: 'a', format: 'qcow2' } })
+  const options = { backing: 'b', backingFormat: 'qcow2' as const, dryRun: true, mode: 'safe' as 'safe' | 'unsafe' }
+  const dry = images.rebase(folder('overlay'), options)
+  Object.assign(options, { dryRun: false, mode: 'unsafe' })
+  expect(await dry).toMatchObject({ dryRun: true, mode: 'safe' })
+  const real = images.rebase(folder('overlay'), options)
+  Object.assign(options, { dryRun: true, mode: 'safe' })
+  expect(await real).toMatchObject({ dryRun: false, mode: 'unsafe', to: 'b' })
+})

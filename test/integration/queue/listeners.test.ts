@@ -11,6 +11,7 @@ import {
   listen,
   newGate,
   openRuntime,
+  rejection,
   runWork,
   settled,
   turn,
@@ -197,4 +198,43 @@ test('Q21: closing one runtime, or blocking its listeners, leaves the events of 
   expect(await runWork(free)).toBe(42)
   expect(await runWork(blocked)).toBe(42)
   expect(free.stats().queue.dropped).toBe(0)
+})
+
+test('Q26: image events tell of calls that the queue let in, each by a start and one end, with whatever it rejected with', async () => {
+  const runtime = openRuntime({ workers: 1, queue: { maxEvents: 8 }, concurrency: { images: 4 } })
+  const folder = makeFolder()
+  const seen: [string, string, unknown][] = []
+  runtime.on('image', ({ type, path, error }) => seen.push([type, path.slice(folder().length + 1), error]))
+  await rejection(runtime.images.info(folder('aborted'), { signal: AbortSignal.abort('mine') }))
+  const crowd = new door.Reservation(coreOf(runtime), 8)
+  const controller = new AbortController()
+  const waiting = [
+    runtime.images.info(folder('waiting'), { signal: controller.signal }),
+    runtime.images.info(folder('next')),
+  ]
+  for (let i = 0; i < 5; i++) await turn()
+  expect(seen).toEqual([])
+  controller.abort('gave up')
+  expect(await rejection(waiting[0] as Promise<unknown>)).toBe('gave up')
+  crowd.release()
+  const missing = await rejection(waiting[1] as Promise<unknown>)
+  const gate = newGate()
+  const held = runWork(runtime, { gate })
+  const later = new AbortController()
+  const queued = runtime.images.info(folder('queued'), { signal: later.signal })
+  await until(
+    () => seen.length === 3,
+    () => seen,
+  )
+  later.abort('no error at all')
+  door.openGate(gate)
+  await held
+  expect(await rejection(queued)).toBe('no error at all')
+  await turn()
+  expect(seen).toEqual([
+    ['started', 'next', undefined],
+    ['failed', 'next', missing],
+    ['started', 'queued', undefined],
+    ['failed', 'queued', 'no error at all'],
+  ])
 })

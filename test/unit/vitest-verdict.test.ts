@@ -1,0 +1,19 @@
+// What counts as a mutant that was caught.
+import { expect, test } from 'vitest'
+import { verdictOf } from '../../scripts/vitest-verdict.mjs'
+
+const report = (...tests: [title: string, status: string][]) => ({
+  testResults: [{ assertionResults: tests.map(([title, status]) => ({ title, status })) }],
+})
+
+test.each([
+  ['a failed test that names the rule', report(['Q1: x', 'failed'], ['Q1: y', 'passed']), 1, 'failed'],
+  ['one that names it among others', report(['H2, Q1: x', 'failed']), 1, 'failed'],
+  ['tests that pass', report(['Q1: x', 'passed'], ['Q2: x', 'skipped']), 0, 'passed'],
+  ['a run that ends badly though its tests pass', report(['Q1: x', 'passed']), 1, 'vitest ended with 1'],
+  ['another rule’s failure', report(['Q12: x', 'failed'], ['Q1: y', 'passed']), 1, 'vitest ended with 1'],
+  ['a run that came to no test', report(), 1, 'no vitest test that names it ran'],
+  ['tests that were left out', report(['Q1: x', 'skipped']), 0, 'no vitest test that names it ran'],
+] as const)('the verdict on %s', (_what, given, code, verdict) => {
+  expect(verdictOf(given, 'Q1', code)).toMatch(verdict)
+})
