@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <vector>
 
 #include "image/formats/qcow2/qcow2.h"
@@ -99,7 +100,20 @@ void write_to(const std::vector<std::byte>& bytes, std::uint64_t where) {
   }
 }
 
-// A repair leaves nothing that a second one would repair.
+// What could be read before a repair reads the same after.
+void require_kept(Block& before, Block& after) {
+  const std::uint64_t unit = before.allocation_unit();
+  std::vector<std::byte> one(unit);
+  std::vector<std::byte> other(unit);
+  for (std::uint64_t at = 0; at < std::min(before.size(), kMaxRead); at += unit) {
+    const std::uint64_t length = std::min(unit, before.size() - at);
+    if (!before.read(at, MutableBytes(one).first(length)).ok()) continue;
+    const bool read = after.read(at, MutableBytes(other).first(length)).ok();
+    require(read && std::memcmp(one.data(), other.data(), length) == 0, "a repair keeps what could be read");
+  }
+}
+
+// A repair leaves nothing that a second one would repair, and a guest's bytes alone.
 void repair(const std::vector<std::byte>& bytes) {
   MemoryFile file(bytes);
   file.limit_size(kMaxFile);
@@ -107,6 +121,8 @@ void repair(const std::vector<std::byte>& bytes) {
   if (!block.ok()) return;
   const auto first = check(**block, Repair::kAll);
   if (!first.ok()) return;
+  MemoryFile untouched(bytes);
+  if (auto before = qcow2::open_qcow2(untouched, {}); before.ok()) require_kept(**before, **block);
   const auto second = check(**block, Repair::kAll);
   require(second.ok(), "a repaired image can be checked");
   require(second.value().corruptions_fixed == 0 && second.value().leaks_fixed == 0, "a repair is whole");

@@ -82,6 +82,9 @@ struct LayerInfo {
   std::vector<SpecificValue> specific;
 };
 
+// What is to be written: the backing reference alone, or the guest's bytes.
+enum class Writing : std::uint8_t { kBacking, kBytes };
+
 class Block {
  public:
   virtual ~Block() = default;
@@ -99,6 +102,13 @@ class Block {
   // Afterwards the range reads as zeros whatever the backing holds.
   virtual Status write_zeros(std::uint64_t offset, std::uint64_t length) = 0;
   virtual Status flush() = 0;
+  // Whether the image's own state allows writing it. Writes nothing, and needs no writable image.
+  virtual Status may_be_written(Writing) const { return {}; }
+  // Repairs and examines what has to be before the first write; a write that finds it undone does it by itself.
+  virtual Status prepare_to_write(Writing, ProgressSink&, const CancelToken&) { return {}; }
+  // Gives up what was written since the last flush() and, as far as that goes, the space it took. Nothing is written
+  // afterwards.
+  virtual void abandon() {}
 
   virtual std::optional<BackingReference> backing() const { return std::nullopt; }
   // kUnsupported where the format has no backing, kInvalidArgument where the text does not fit: known before any write.

@@ -16,7 +16,7 @@ namespace sluicebox::image {
 namespace {
 
 // A file that was judged becomes a layer without a format: opened and locked, nothing of it read.
-Result<Layer> lock_and_open(const FoundFile& found, const std::string& path, Access access, OperationContext& context) {
+Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access access, OperationContext& context) {
   std::unique_ptr<PosixFile> file = TRY(found.open(access == Access::kWrite));
   Layer layer;
   layer.path = path;
@@ -25,7 +25,14 @@ Result<Layer> lock_and_open(const FoundFile& found, const std::string& path, Acc
   if (access != Access::kShared) {
     const LockMode mode = access == Access::kWrite ? LockMode::kWriter : LockMode::kReader;
     layer.locks_unavailable = TRY(lock_image(file->fd(), mode, path)) == LockOutcome::kUnavailable;
+    // What took the name between opening and locking would be another's image, and ours a file that nobody sees.
+    if (!found.still_named()) {
+      return Error(ErrorCode::kImageLocked, printable(path) + " was replaced by another file while it was opened")
+          .on(path)
+          .advise("try again");
+    }
   }
+  layer.directories = found.take_directories();
   layer.file = std::move(file);
   if (access == Access::kWrite && context.wrap_file) layer.file = context.wrap_file(std::move(layer.file));
   return layer;
@@ -44,17 +51,6 @@ Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpo
       return {};
   }
   return Error(ErrorCode::kInternal, "an image format without a reader");
-}
-
-// The directories that the image itself speaks for: the one of its path as it was named, and where it really lies.
-std::vector<std::string> own_directories(const Layer& layer) {
-  std::vector<std::string> directories = {directory_of(layer.resolved_path)};
-  const UniqueFd named(::open(directory_of(layer.path).c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (named.valid()) {
-    Result<std::string> path = path_of_fd(named.get());
-    if (path.ok()) directories.push_back(std::move(path).value());
-  }
-  return directories;
 }
 
 Status require_file_name(const std::string& reference, const Layer& overlay, bool named_by_caller) {
@@ -95,8 +91,8 @@ Result<DiskFormat> format_for_caller(const BackingReference& backing, const Laye
 
 Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> format, Access access,
                          OperationContext& context, Purpose purpose) {
-  const FoundFile found = TRY(FoundFile::find(path, NamedBy{.caller = true}, context.policy));
-  Layer layer = TRY(lock_and_open(found, path, access, context));
+  FoundFile found = TRY(FoundFile::find(path, NamedBy{.caller = true}, context.policy));
+  Layer layer = TRY(lock_and_open(std::move(found), path, access, context));
   if (!format) format = TRY(probe_format(*layer.file)).value_or(DiskFormat::kRaw);
   TRY(open_format(layer, *format, access, purpose));
   return layer;
@@ -118,12 +114,7 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
           .on(path)
           .advise("commit or rebase layers away first");
     }
-    NamedBy named_by{.caller = named_by_caller};
-    if (!named_by_caller) {
-      named_by.allowed_directories = own_directories(overlay);
-      named_by.also_named = request.also_named;
-    }
-    const FoundFile found = TRY(FoundFile::find(path, named_by, context.policy));
+    FoundFile found = TRY(find_backing(overlay, backing->path, named_by_caller, request.also_named, context.policy));
     // Before the lock: the writer's lock on the overlay would refuse it first, and for a worse reason.
     if (std::ranges::find(seen, found.identity()) != seen.end()) {
       return Error(ErrorCode::kImageChain, printable(path) + " is in the chain already: it would back itself")
@@ -134,7 +125,7 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
 
     std::optional<DiskFormat> format;
     if (!named_by_caller) format = TRY(recorded_format(*backing, overlay));
-    Layer layer = TRY(lock_and_open(found, path, request.access, context));
+    Layer layer = TRY(lock_and_open(std::move(found), path, request.access, context));
     if (!format) format = TRY(format_for_caller(*backing, overlay, *layer.file));
     TRY(open_format(layer, *format, request.access, request.purpose));
     layers.push_back(std::move(layer));
@@ -144,10 +135,21 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
   return layers;
 }
 
+Result<FoundFile> find_backing(const Layer& overlay, const std::string& reference, bool named_by_caller,
+                               const std::vector<FileIdentity>& also_named, const PathPolicy& policy) {
+  NamedBy named_by{.caller = named_by_caller,
+                   .start = overlay.directories.named.get(),
+                   .shown = resolve_backing_path(overlay.path, reference)};
+  if (!named_by_caller) {
+    named_by.own_directories = overlay.directories.open();
+    named_by.also_named = also_named;
+  }
+  return FoundFile::find(reference, named_by, policy);
+}
+
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context) {
   if (has_protocol(backing.path)) return false;
-  const NamedBy named_by{.caller = false, .allowed_directories = own_directories(overlay)};
-  return FoundFile::find(resolve_backing_path(overlay.path, backing.path), named_by, context.policy).ok();
+  return find_backing(overlay, backing.path, false, {}, context.policy).ok();
 }
 
 std::string resolve_backing_path(const std::string& image_path, const std::string& reference) {

@@ -14,6 +14,7 @@
 #include "base/result.h"
 #include "image/block.h"
 #include "image/file.h"
+#include "image/open_file.h"
 #include "image/ops/context.h"
 
 namespace sluicebox::image {
@@ -27,7 +28,8 @@ enum class Purpose : std::uint8_t { kContent, kInfo, kRepair };
 
 // One open layer: its file (locked unless kShared) and the format over it.
 struct Layer {
-  std::string path;           // as named by the caller or by the image above
+  std::string path;  // as named by the caller or by the image above
+  ImageDirectories directories;
   std::string resolved_path;  // absolute, without symlinks
   FileIdentity identity;
   bool locks_unavailable = false;  // asked for, but the file system has none
@@ -43,7 +45,8 @@ Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> form
 // The layers below `overlay` for the reference `backing` (none: empty), nearest first, each opened for reading. Refuses
 // by policy, by cycle (device and inode, `overlay` included), by depth, and a recorded backing without a format.
 struct OpenBacking {
-  const Layer* overlay;  // only its paths and identity count: it need not be open (nor exist, with identity 0)
+  // Only its paths, directories and identity count: it need not be open (nor exist, with identity 0).
+  const Layer* overlay;
   std::optional<BackingReference> backing;
   // The first path came from the caller: it may lie anywhere, and without a format its header is asked (never for raw).
   bool named_by_caller = false;
@@ -53,10 +56,15 @@ struct OpenBacking {
 };
 Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, OperationContext& context);
 
+// What stands behind `reference`, recorded in `overlay` (or meant for it by a caller), found and judged.
+Result<FoundFile> find_backing(const Layer& overlay, const std::string& reference, bool named_by_caller,
+                               const std::vector<FileIdentity>& also_named, const PathPolicy& policy);
+
 // Whether the file that `overlay` records as its backing is there and one that its images may name; opens nothing.
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context);
 
-// How `reference`, recorded in (or meant for) the image at `image_path`, reads as a path of its own.
+// How `reference`, recorded in (or meant for) the image at `image_path`, reads as a path of its own. For people: files
+// are looked for in the directories that were open when the image was.
 std::string resolve_backing_path(const std::string& image_path, const std::string& reference);
 
 // Several layers as one read-only disk, nearest first. Past the end of a layer everything below is hidden by zeros, as

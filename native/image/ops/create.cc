@@ -9,6 +9,7 @@
 #include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
+#include "image/open_file.h"
 #include "image/ops/describe.h"
 #include "image/ops/new_file.h"
 
@@ -50,6 +51,7 @@ Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& op
     Layer image;
     image.path = path;
     image.resolved_path = path;
+    image.directories.named = TRY(open_directory_of(path));
     image.identity = replaced.value_or(FileIdentity{});
     const BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
     const std::vector<Layer> chain =
@@ -113,7 +115,7 @@ qcow2::PlanOptions plan_options(const CreateOptions& options, const Qcow2Create&
 Status preallocate(File& file, Preallocation preallocation, OperationContext& context) {
   if (preallocation == Preallocation::kOff) return {};
   const std::unique_ptr<Block> block = TRY(qcow2::open_qcow2(file, {.writable = true}));
-  TRY(qcow2::preallocate_metadata(*block));
+  TRY(qcow2::preallocate_metadata(*block, context.progress, context.cancel));
   if (preallocation == Preallocation::kFalloc) {
     const std::uint64_t end = TRY(file.size());
     TRY(file.allocate(0, end));

@@ -3,11 +3,13 @@
 #include <fcntl.h>
 #include <sys/random.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
 #include <cstdio>
+#include <cstring>
 
 #include "image/locks.h"
 #include "image/open_file.h"
@@ -18,8 +20,6 @@ namespace sluicebox::image {
 namespace {
 
 constexpr mode_t kMode = 0666;  // as other files of the user: the umask takes from it
-
-std::string last_part(const std::string& path) { return path.substr(path.rfind('/') + 1); }
 
 // 128 random bits: a name that nobody else has chosen, whatever the directory holds.
 Result<std::string> staging_name() {
@@ -39,6 +39,19 @@ Error exists(const std::string& path) {
   return Error(ErrorCode::kImageExists, printable(path) + " exists").on(path).advise("pass overwrite to replace it");
 }
 
+// Best effort but for the mode, which decides in the end: not every attribute may be set by everybody.
+void copy_attributes(int from, int to) {
+  std::string names(64 << 10, '\0');
+  const ssize_t length = ::flistxattr(from, names.data(), names.size());
+  std::string value(64 << 10, '\0');
+  for (ssize_t at = 0; at < length;) {
+    const char* name = names.data() + at;
+    const ssize_t bytes = ::fgetxattr(from, name, value.data(), value.size());
+    if (bytes >= 0) (void)::fsetxattr(to, name, value.data(), static_cast<std::size_t>(bytes), 0);
+    at += static_cast<ssize_t>(std::strlen(name)) + 1;
+  }
+}
+
 std::string through_proc(int fd) { return "/proc/self/fd/" + std::to_string(fd); }
 
 }  // namespace
@@ -51,9 +64,15 @@ Result<NewFile> NewFile::begin(const std::string& path, bool overwrite, Operatio
   if (!found.ok() && found.error().code != ErrorCode::kImageNotFound) return std::move(found).error();
   if (found.ok()) {
     if (!overwrite) return exists(path);
+    if (!found->is_regular()) {
+      return Error(ErrorCode::kUnsupported, printable(path) + " is a block device, which is not replaced by a file")
+          .on(path)
+          .advise("name a file, and copy it onto the device");
+    }
     std::unique_ptr<PosixFile> old = TRY(found->open(/*writable=*/false));
     TRY(lock_image(old->fd(), LockMode::kWriter, path));
     made.replaced_ = found->identity();
+    made.old_fd_ = old->fd();
     made.old_ = std::move(old);
     made.path_ = found->resolved_path();  // the file is replaced, not a symlink to it
   }
@@ -78,8 +97,10 @@ Result<NewFile> NewFile::begin(const std::string& path, bool overwrite, Operatio
 }
 
 Status NewFile::open_staging(Staging staging) {
+  // Nobody else reads a new file before it has the rights of the old one.
+  const mode_t mode = replaced_ ? S_IRUSR | S_IWUSR : kMode;
   if (staging == Staging::kAnonymous) {
-    const int fd = ::openat(directory_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, kMode);
+    const int fd = ::openat(directory_.get(), ".", O_TMPFILE | O_RDWR | O_CLOEXEC, mode);
     if (fd >= 0) {
       fd_ = UniqueFd(fd);
       return {};
@@ -90,7 +111,7 @@ Status NewFile::open_staging(Staging staging) {
     }
   }
   std::string name = TRY(staging_name());
-  fd_ = UniqueFd(::openat(directory_.get(), name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, kMode));
+  fd_ = UniqueFd(::openat(directory_.get(), name.c_str(), O_CREAT | O_EXCL | O_RDWR | O_CLOEXEC | O_NOFOLLOW, mode));
   if (!fd_.valid()) return os_error(errno, "cannot create " + printable(path_), path_);
   staged_name_ = std::move(name);
   return {};
@@ -102,6 +123,7 @@ NewFile::~NewFile() {
 
 Status NewFile::publish(CancelToken& cancel) {
   TRY(file_->sync());
+  if (replaced_) TRY(keep_rights());
   // fdatasync leaves out what data does not need, such as the mode; a new file is synced whole.
   if (::fsync(fd_.get()) != 0) return os_error(errno, "cannot sync " + printable(path_), path_);
   if (!cancel.try_commit()) return Error(ErrorCode::kCancelled, "the creation was cancelled");
@@ -121,35 +143,80 @@ Status NewFile::publish(CancelToken& cancel) {
 
 // Gives an O_TMPFILE its name; to replace a file it needs a name of its own first, for link never replaces.
 Status NewFile::link_anonymous() {
-  std::string name = overwrite_ ? TRY(staging_name()) : name_;
+  std::string name = replaced_ ? TRY(staging_name()) : name_;
   const std::string source = through_proc(fd_.get());
   if (::linkat(AT_FDCWD, source.c_str(), directory_.get(), name.c_str(), AT_SYMLINK_FOLLOW) != 0) {
-    if (errno == EEXIST) return exists(path_);
+    if (errno == EEXIST) return appeared();
     return os_error(errno, "cannot create " + printable(path_), path_);
   }
-  if (overwrite_) staged_name_ = std::move(name);
+  if (replaced_) staged_name_ = std::move(name);
+  return {};
+}
+
+// What the path leads to by now is not the file that was locked, or there was none.
+Error NewFile::appeared() const {
+  if (!overwrite_) return exists(path_);
+  return Error(ErrorCode::kImageLocked, printable(path_) + " was replaced by another file meanwhile")
+      .on(path_)
+      .advise("try again when nobody else writes it");
+}
+
+// Owner, access lists and mode of the file that is replaced, in this order: each may take from the next.
+Status NewFile::keep_rights() {
+  struct stat old = {};
+  if (::fstat(old_fd_, &old) != 0) return os_error(errno, "cannot examine " + printable(path_), path_);
+  if (::fchown(fd_.get(), old.st_uid, old.st_gid) != 0) {
+    return os_error(errno, "cannot keep the owner of " + printable(path_), path_);
+  }
+  copy_attributes(old_fd_, fd_.get());
+  if (::fchmod(fd_.get(), old.st_mode & 07777) != 0) {
+    return os_error(errno, "cannot keep the mode of " + printable(path_), path_);
+  }
+  if (::fsync(fd_.get()) != 0) return os_error(errno, "cannot sync " + printable(path_), path_);
   return {};
 }
 
 Status NewFile::rename_staged() {
-  const int from = directory_.get();
-  int outcome = 0;
-  if (overwrite_) {
-    outcome = ::renameat(from, staged_name_.c_str(), from, name_.c_str());
-  } else {
-    outcome = ::renameat2(from, staged_name_.c_str(), from, name_.c_str(), RENAME_NOREPLACE);
-    if (outcome != 0 &&
-        (errno == EINVAL || errno == ENOSYS)) {  // a file system without the flag: a link never replaces
-      outcome = ::linkat(from, staged_name_.c_str(), from, name_.c_str(), 0);
-      if (outcome == 0) ::unlinkat(from, staged_name_.c_str(), 0);
-    }
-  }
-  if (outcome != 0) {
-    if (errno == EEXIST) return exists(path_);
-    return os_error(errno, "cannot create " + printable(path_), path_);
-  }
+  TRY(replaced_ ? exchange() : name_staged());
   staged_name_.clear();
   return {};
+}
+
+Status NewFile::name_staged() {
+  const int from = directory_.get();
+  int outcome = ::renameat2(from, staged_name_.c_str(), from, name_.c_str(), RENAME_NOREPLACE);
+  if (outcome != 0 && (errno == EINVAL || errno == ENOSYS)) {  // without the flag: a link never replaces
+    outcome = ::linkat(from, staged_name_.c_str(), from, name_.c_str(), 0);
+    if (outcome == 0) ::unlinkat(from, staged_name_.c_str(), 0);
+  }
+  if (outcome == 0) return {};
+  if (errno == EEXIST) return appeared();
+  return os_error(errno, "cannot create " + printable(path_), path_);
+}
+
+// Both files keep a name until it is seen that what comes out is the one that was locked: nobody else's is lost.
+Status NewFile::exchange() {
+  const int from = directory_.get();
+  const auto swap = [&] { return ::renameat2(from, staged_name_.c_str(), from, name_.c_str(), RENAME_EXCHANGE) == 0; };
+  const auto is_old = [&](const std::string& name) {
+    struct stat status = {};
+    return ::fstatat(from, name.c_str(), &status, AT_SYMLINK_NOFOLLOW) == 0 &&
+           FileIdentity{.device = status.st_dev, .inode = status.st_ino} == *replaced_;
+  };
+  if (swap()) {
+    if (!is_old(staged_name_)) {
+      swap();
+      return appeared();
+    }
+    ::unlinkat(from, staged_name_.c_str(), 0);
+    return {};
+  }
+  if (errno == ENOENT) return name_staged();  // the old one went away by itself
+  if (errno != EINVAL && errno != ENOSYS) return os_error(errno, "cannot create " + printable(path_), path_);
+  // A file system that cannot exchange: looked at just before.
+  if (!is_old(name_)) return appeared();
+  if (::renameat(from, staged_name_.c_str(), from, name_.c_str()) == 0) return {};
+  return os_error(errno, "cannot create " + printable(path_), path_);
 }
 
 }  // namespace sluicebox::image

@@ -33,7 +33,8 @@ class NewFile {
   // Of the file that will be replaced; nothing when there is none.
   const std::optional<FileIdentity>& replaced() const { return replaced_; }
   // Syncs, commits the cancel token, gives the file its name and syncs the directory. Never replaces a file unless
-  // `overwrite`, also when one appeared meanwhile.
+  // `overwrite`, and then
+  // only the one that was there at begin(), whose owner, mode and attributes it takes on.
   Status publish(CancelToken& cancel);
 
  private:
@@ -41,6 +42,10 @@ class NewFile {
   Status open_staging(Staging staging);
   Status link_anonymous();
   Status rename_staged();
+  Status name_staged();
+  Status exchange();
+  Status keep_rights();
+  Error appeared() const;
 
   std::string path_;         // where it goes, for messages
   std::string name_;         // its last part
@@ -50,6 +55,7 @@ class NewFile {
   UniqueFd fd_;  // another descriptor of what file_ writes
   std::unique_ptr<File> file_;
   std::unique_ptr<File> old_;  // held for its lock
+  int old_fd_ = -1;            // of old_
   std::optional<FileIdentity> replaced_;
 };
 

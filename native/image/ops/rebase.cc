@@ -48,7 +48,7 @@ Status require_rebasable(const Layer& overlay, bool unsafe) {
 Status judge_unopened(const Layer& overlay, const Reference& wanted, OperationContext& context) {
   if (!wanted) return {};
   const std::string path = resolve_backing_path(overlay.path, wanted->path);
-  const Result<FoundFile> found = FoundFile::find(path, NamedBy{.caller = true}, context.policy);
+  const Result<FoundFile> found = find_backing(overlay, wanted->path, /*named_by_caller=*/true, {}, context.policy);
   if (found.ok() && found.value().identity() == overlay.identity) {
     return Error(ErrorCode::kImageChain, printable(path) + " is the overlay itself").on(path);
   }
@@ -101,7 +101,9 @@ Result<Plan> plan(Block& overlay, const Chains& chains, OperationContext& contex
 }
 
 Result<FillCounts> fill_overlay(Block& overlay, const Chains& chains, bool write, OperationContext& context) {
+  NoProgress silent;  // the phases of a rebase have one scale, and this is not on it
   Plan planned = TRY(plan(overlay, chains, context));
+  if (write) TRY(overlay.prepare_to_write(Writing::kBytes, silent, context.cancel));
   OverlayFiller filler(overlay, ChainView(blocks_of(chains.before), overlay.size()),
                        ChainView(blocks_of(chains.after), overlay.size()), write);
   const auto fill = [&](DiskRange range) -> Status {
@@ -147,16 +149,22 @@ Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& 
   const Layer overlay = TRY(open_layer(path, options.format, access, context));
   Block& block = *overlay.block;
   TRY(require_rebasable(overlay, options.unsafe));
+  TRY(block.may_be_written(options.unsafe ? Writing::kBacking : Writing::kBytes));
   TRY(block.can_set_backing(wanted));
 
   FillCounts counts;
   if (options.unsafe) {
     TRY(judge_unopened(overlay, wanted, context));
+    NoProgress silent;
+    if (!options.dry_run) TRY(block.prepare_to_write(Writing::kBacking, silent, context.cancel));
   } else {
     const Chains chains = TRY(open_chains(overlay, wanted, context));
     if (wanted) wanted->format = format_name(chains.after.front().block->format());
     TRY(block.can_set_backing(wanted));
-    counts = TRY(fill_overlay(block, chains, !options.dry_run, context));
+    Result<FillCounts> filled = fill_overlay(block, chains, !options.dry_run, context);
+    // Space that nothing refers to would stay in the file for good.
+    if (!filled.ok()) block.abandon();
+    counts = TRY(std::move(filled));
   }
 
   RebaseResult result;
@@ -167,7 +175,11 @@ Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& 
   result.clusters_compared = counts.clusters_compared;
   result.clusters_copied = counts.clusters_copied;
   result.bytes_copied = counts.bytes_copied;
-  if (!options.dry_run) TRY(publish(block, wanted, counts, context));
+  if (options.dry_run) return result;
+  if (Status published = publish(block, wanted, counts, context); !published.ok()) {
+    block.abandon();
+    return std::move(published).error();
+  }
   return result;
 }
 

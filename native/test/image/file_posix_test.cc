@@ -30,7 +30,8 @@ Result<FoundFile> find_as_caller(const std::string& path) {
 
 Result<FoundFile> find_as_image(const std::string& path, const std::string& directory) {
   const PathPolicy policy({}, false);
-  return FoundFile::find(path, NamedBy{.caller = false, .allowed_directories = {directory}}, policy);
+  const UniqueFd own(::open(directory.c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));
+  return FoundFile::find(path, NamedBy{.caller = false, .own_directories = {own.get()}}, policy);
 }
 
 }  // namespace

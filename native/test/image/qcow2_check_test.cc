@@ -88,7 +88,8 @@ TEST_CASE("I36: check with repair fixes refcounts and flags, and loses no data")
     file.bytes() = good;
     std::fill_n(file.bytes().begin() + static_cast<std::ptrdiff_t>(first_block), 512, std::byte{0xff});
     auto [unleaked, then] = checked_after(Repair::kLeaks);
-    CHECK(unleaked.leaks_fixed > 0);
+    // With one bit the top is 1, and all clusters inside the file are used.
+    CHECK((unleaked.leaks_fixed > 0) == (bits > 1));
     CHECK(then.corruptions == 0);
     CHECK(then.leaks == 0);
     must_run("qemu-img check -q " + scratch.put("a", file.bytes()));

@@ -1,16 +1,10 @@
 #include <chrono>
 #include <functional>
 
-#include "test/image/qcow2_fixture.h"
+#include "test/image/qcow2_edit.h"
 
 namespace sluicebox::image::qcow2 {
 namespace {
-
-using Image = std::vector<std::byte>;
-
-void put32(Image& image, std::size_t at, std::uint32_t value) { store_be32(image.data() + at, value); }
-void put64(Image& image, std::size_t at, std::uint64_t value) { store_be64(image.data() + at, value); }
-std::uint64_t get64(const Image& image, std::size_t at) { return load_be64(image.data() + at); }
 
 // 64 KiB of disk in 4 KiB clusters, half of it written: header, refcount table, block, L1, L2 and data.
 Image sample() {
@@ -20,8 +14,6 @@ Image sample() {
   must(block->flush());
   return file.bytes();
 }
-std::uint64_t l1_of(const Image& image) { return get64(image, 40); }
-std::uint64_t l2_of(const Image& image) { return get64(image, l1_of(image)) & 0x00fffffffffffe00; }
 
 struct Case {
   const char* name;
@@ -306,6 +298,9 @@ TEST_CASE("I32: a corrupt mark keeps writers out, a dirty image is repaired befo
   }
   CHECK(file.bytes() == before);
   auto writer = open_writable(file);
+  NoProgress progress;
+  const CancelToken cancel;
+  must(writer->prepare_to_write(Writing::kBytes, progress, cancel));
   CHECK_FALSE(writer->info().dirty);
   CHECK(check(*writer).corruptions == 0);
   CHECK(read_all(*writer)[0] == std::byte{1});

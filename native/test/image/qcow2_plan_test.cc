@@ -172,11 +172,13 @@ TEST_CASE("I11: a backing path of 1,023 bytes is stored, one of 1,024 refused") 
 
 TEST_CASE("I15: metadata preallocation maps every cluster, and qemu-img finds it sound") {
   const Scratch scratch;
+  NoProgress progress;
+  const CancelToken cancel;
   for (const std::uint64_t cluster : {512u, 65536u}) {
     PlanOptions options = disk(3 << 20, cluster);
     MemoryFile file(planned(options));
     auto block = open_writable(file);
-    must(preallocate_metadata(*block));
+    must(preallocate_metadata(*block, progress, cancel));
     for (std::uint64_t at = 0; at < block->size();) {
       const BlockStatus status = must(block->status(at, block->size() - at));
       REQUIRE(status.mapping == Mapping::kData);
@@ -184,8 +186,20 @@ TEST_CASE("I15: metadata preallocation maps every cluster, and qemu-img finds it
     }
     CHECK(all_zero(read_all(*block)));
     must_run("qemu-img check -q " + scratch.put("a", file.bytes()));
-    CHECK_FALSE(preallocate_metadata(*block).ok());
+    CHECK_FALSE(preallocate_metadata(*block, progress, cancel).ok());
   }
+}
+
+TEST_CASE("I53: metadata preallocation stops when it is cancelled") {
+  MemoryFile file(planned(disk(64 << 20, 512)));
+  auto block = open_writable(file);
+  NoProgress progress;
+  CancelToken cancel;
+  cancel.cancel();
+  const Status outcome = preallocate_metadata(*block, progress, cancel);
+  REQUIRE_FALSE(outcome.ok());
+  CHECK(outcome.error().code == ErrorCode::kCancelled);
+  CHECK(file.bytes().size() < 4 << 20);
 }
 
 }  // namespace sluicebox::image::qcow2

@@ -15,7 +15,7 @@ Result<bool> Allocator::is_free(std::uint64_t cluster) {
   if (image_.metadata.first_in(offset, 1)) {
     return image_.corrupt("a metadata cluster has no reference count", offset);
   }
-  return true;
+  return in_use_.get(cluster) == 0;
 }
 
 Result<ClusterRun> Allocator::allocate(std::uint64_t most) {
@@ -45,8 +45,13 @@ Result<ClusterRun> Allocator::allocate(std::uint64_t most) {
   return run;
 }
 
-void Allocator::skip_to_file_end() { cursor_ = std::max(cursor_, image_.geometry().clusters_for(image_.file_end)); }
+void Allocator::skip_to_file_end() {
+  floor_ = cursor_ = std::max(cursor_, image_.geometry().clusters_for(image_.file_end));
+}
 
-void Allocator::freed(std::uint64_t cluster) { cursor_ = std::min(cursor_, cluster); }
+void Allocator::lowered(std::uint64_t cluster, std::uint64_t left) {
+  in_use_.subtract_one(cluster);
+  if (left == 0) cursor_ = std::max(floor_, std::min(cursor_, cluster));
+}
 
 }  // namespace sluicebox::image::qcow2

@@ -1,6 +1,6 @@
 // allocator.h: finds free host clusters, lowest first, and takes them.
-// Knows: reference counts, where metadata lies. Does not know: what a cluster will hold.
-// Threads: the one writer.
+// Knows: stored reference counts, what a survey found in use, where metadata lies. Does not know: what a cluster will
+// hold. Threads: the one writer.
 #pragma once
 
 #include <cstdint>
@@ -8,6 +8,7 @@
 #include "base/result.h"
 #include "image/formats/qcow2/image_state.h"
 #include "image/formats/qcow2/refcounts.h"
+#include "image/formats/qcow2/reference_counter.h"
 
 namespace sluicebox::image::qcow2 {
 
@@ -25,14 +26,21 @@ class Allocator {
   Result<ClusterRun> allocate(std::uint64_t most);
   // Passes over everything inside the file: what comes next has never held a byte.
   void skip_to_file_end();
-  // The cluster is free again (its count is 0).
-  void freed(std::uint64_t cluster);
+  // Called before the first allocate(): a stored count of 0 is only believed where nothing was found to refer to the
+  // cluster. Without a survey of all there is, nothing inside the file is believed to be free.
+  void set_in_use(ReferenceCounter counts) { in_use_ = std::move(counts); }
+  // References to the cluster that were found and are not taken back since.
+  std::uint64_t found_references(std::uint64_t cluster) const { return in_use_.get(cluster); }
+  // The cluster lost a reference, and its stored count is `left`.
+  void lowered(std::uint64_t cluster, std::uint64_t left);
 
  private:
   Result<bool> is_free(std::uint64_t cluster);
 
   ImageState& image_;
   Refcounts& refcounts_;
+  ReferenceCounter in_use_;
+  std::uint64_t floor_ = 0;   // nothing below is ever given out
   std::uint64_t cursor_ = 0;  // no free cluster lies below
 };
 

@@ -53,6 +53,10 @@ Result<std::vector<HostRange>> read_bitmap_ranges(const ImageState& image) {
     if (raw.size() - at < used) {
       return image.corrupt("the bitmap directory ends inside an entry", directory->offset + at);
     }
+    // A table may lie in a hole, so the file's length alone bounds nothing.
+    if (entries > kMaxBitmapBytes >> image.geometry().cluster_bits) {
+      return image.corrupt("a bitmap is above 512 MiB", directory->offset + at);
+    }
     // Tables do not share bytes, so all of them together are no longer than the file.
     table_bytes += entries * 8;
     if (table_bytes > image.file_end) {

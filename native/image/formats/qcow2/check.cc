@@ -7,6 +7,7 @@
 #include "image/formats/qcow2/l2_entry.h"
 #include "image/formats/qcow2/refcount_rebuild.h"
 #include "image/formats/qcow2/refcount_width.h"
+#include "image/formats/qcow2/refcounts.h"
 #include "image/formats/qcow2/survey.h"
 
 namespace sluicebox::image::qcow2 {
@@ -31,7 +32,7 @@ class Checker {
   }
 
  private:
-  bool may_lower() const { return repair_ != Repair::kNone && survey_.complete; }
+  bool may_lower() const { return repair_ != Repair::kNone && survey_.complete && !survey_.data_over_metadata; }
   bool may_raise() const { return repair_ == Repair::kAll; }
   void fixed_corruptions(std::uint64_t count) {
     report_.corruptions -= count;
@@ -57,6 +58,7 @@ class Checker {
   // In place, and counts alone: whatever part of it a crash leaves done is right by itself.
   Status compare_block(std::uint64_t index, std::vector<std::byte>& raw) {
     const std::uint64_t first = index * geometry_.refcounts_per_block();
+    const std::uint64_t file_clusters = geometry_.clusters_for(image_.file_end);
     std::uint64_t raised = 0;
     std::uint64_t lowered = 0;
     std::size_t begin = raw.size();
@@ -64,15 +66,18 @@ class Checker {
     for (std::uint64_t i = 0; i < geometry_.refcounts_per_block(); ++i) {
       const std::uint64_t stored = load_refcount(raw.data(), geometry_.refcount_order, i);
       const std::uint64_t counted = survey_.counts.get(first + i);
-      if (stored != 0 || counted != 0) note_end(first + i);
+      if (stored == counted && counted == 0) continue;
+      // Nobody loses space to a count past the end of the file: it is no leak, but is cleared along with others.
+      const bool past_end = counted == 0 && first + i >= file_clusters;
+      if (!past_end) note_end(first + i);
       if (stored == counted) continue;
       const std::uint64_t offset = (first + i) << geometry_.cluster_bits;
       const std::string numbers = "refcount " + std::to_string(stored) + ", referred to " + std::to_string(counted) +
                                   (counted == 1 ? " time" : " times");
       if (stored > counted) {
-        report_leak(report_, offset, numbers);
+        if (!past_end) report_leak(report_, offset, numbers);
         if (!may_lower()) continue;
-        ++lowered;
+        if (!past_end) ++lowered;
       } else {
         report_corruption(report_, "refcount-too-low", offset, numbers);
         if (!may_raise() || counted > geometry_.max_refcount()) continue;
@@ -83,7 +88,8 @@ class Checker {
       begin = std::min(begin, byte / kSectorBytes * kSectorBytes);
       end = std::max(end, byte / kSectorBytes * kSectorBytes + kSectorBytes);
     }
-    if (raised + lowered == 0) return {};
+    if (begin >= end) return {};
+    written_ = true;
     TRY(image_.write(image_.refcount_table[index] + begin, Bytes(raw).subspan(begin, end - begin)));
     fixed_corruptions(raised);
     fixed_leaks(lowered);
@@ -110,42 +116,61 @@ class Checker {
       for (std::size_t i = 0; i < image_.refcount_table.size(); ++i) {
         if (image_.refcount_table[i] != 0 && !survey_.usable_blocks[i]) ++bad_entries;
       }
-      if (TRY(rebuild_refcounts(image_, survey_))) fixed_corruptions(bad_entries + uncounted_);
+      rebuilt_ = TRY(rebuild_refcounts(image_, survey_));
+      if (rebuilt_) fixed_corruptions(bad_entries + uncounted_);
     }
-    return report_.corruptions_fixed + report_.leaks_fixed == 0 ? ok_status() : image_.file.sync();
+    return written_ ? image_.file.sync() : ok_status();
   }
 
-  // COPIED says "used once", and only the active tables' say matters.
+  // What is stored by now; 0 where nothing is.
+  Result<std::uint64_t> stored_count(std::uint64_t cluster) {
+    const std::uint64_t index = cluster / geometry_.refcounts_per_block();
+    if (!rebuilt_ && (index >= survey_.usable_blocks.size() || !survey_.usable_blocks[index])) return std::uint64_t{0};
+    if (!stored_) stored_.emplace(image_);
+    return stored_->get(cluster);
+  }
+
+  // COPIED says "the count is 1": the stored one, for that is what writers go by. Only the active tables' say matters.
   Status check_copied() {
+    // Counts that were just lowered to 1 make their entries lack the flag: to repair leaks alone would leave damage.
+    repairs_flags_ =
+        repair_ == Repair::kAll || (repair_ == Repair::kLeaks && report_.corruptions == 0 && report_.leaks == 0);
     std::vector<std::byte> raw(geometry_.cluster());
     std::uint64_t fixed = 0;
     for (const auto& [offset, table] : survey_.l2_tables) {
       if (!table.active) continue;
       TRY(cancel_.check());
       const std::uint64_t entry_at = image_.header.l1_offset + table.l1_index * 8;
-      fixed += TRY(check_flag(image_.l1[table.l1_index], offset, entry_at));
+      fixed += TRY(check_flag(image_.l1[table.l1_index], offset, entry_at, is_only(entry_at, 1)));
+      const bool own = is_only(offset, table.uses);
       TRY(read_padded(image_.file, offset, raw));
       if (all_zero(raw)) continue;
       for (std::uint64_t i = 0; i < geometry_.l2_entries(); ++i) {
         const std::uint64_t value = load_be64(raw.data() + i * 8);
         const L2Entry entry = decode_l2(value, geometry_, image_.header.version);
         if (entry.host == 0 || entry.kind == EntryKind::kCompressed || entry.damage != nullptr) continue;
-        fixed += TRY(check_flag(value, entry.host, offset + i * 8));
+        fixed += TRY(check_flag(value, entry.host, offset + i * 8, own));
       }
     }
     fixed_corruptions(fixed);
     return fixed == 0 ? ok_status() : image_.file.sync();
   }
 
+  // The table around `at` is a table in the eyes of all that refer to its cluster, and no guest's bytes besides.
+  bool is_only(std::uint64_t at, std::uint64_t tables) const {
+    return survey_.counts.get(at >> geometry_.cluster_bits) == tables;
+  }
+
   // Returns how many entries were repaired: 0 or 1.
-  Result<std::uint64_t> check_flag(std::uint64_t value, std::uint64_t target, std::uint64_t entry_at) {
+  Result<std::uint64_t> check_flag(std::uint64_t value, std::uint64_t target, std::uint64_t entry_at, bool own_table) {
     const bool copied = (value & kEntryCopied) != 0;
-    const bool once = survey_.counts.get(target >> geometry_.cluster_bits) == 1;
+    const bool once = TRY(stored_count(target >> geometry_.cluster_bits)) == 1;
     if (copied == once) return std::uint64_t{0};
     report_corruption(report_, "copied-flag", entry_at,
                       copied ? "an entry says that its cluster is used once, but it is used more often"
                              : "an entry does not say that its cluster is used once");
-    if (repair_ != Repair::kAll) return std::uint64_t{0};
+    const bool true_once = survey_.counts.get(target >> geometry_.cluster_bits) == 1;
+    if (!repairs_flags_ || !own_table || (once && !true_once)) return std::uint64_t{0};
     std::array<std::byte, 8> raw;
     store_be64(raw.data(), value ^ kEntryCopied);
     TRY(image_.write(entry_at, raw));
@@ -177,6 +202,8 @@ class Checker {
   CheckReport report_;
   Survey survey_;
   std::uint64_t uncounted_ = 0;  // clusters in use without a block
+  bool written_ = false, rebuilt_ = false, repairs_flags_ = false;
+  std::optional<Refcounts> stored_;  // read after the counts were repaired
   std::optional<std::uint64_t> highest_;
 };
 

@@ -100,7 +100,7 @@ Status parse_extensions(Bytes cluster0, Header& header, std::optional<std::strin
     } else {
       header.extensions.push_back({type, {data.begin(), data.end()}});
     }
-    at = std::min(end, (at + length + 7) / 8 * 8);
+    at = std::min(end, at + (length + 7) / 8 * 8);  // padded by its own length, wherever it begins
     header.extensions_end = at;
   }
   return {};

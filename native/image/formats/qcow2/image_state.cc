@@ -46,7 +46,7 @@ void map_metadata(ImageState& image) {
   }
   image.shared_tables = image.metadata.seal();
   if (!image.shared_tables.empty()) {
-    damaged("two tables share the cluster at offset " + std::to_string(*image.shared_tables.begin()));
+    damaged("two tables share the cluster at offset " + std::to_string(image.shared_tables.first()));
   }
 }
 

@@ -5,7 +5,6 @@
 
 #include <cstdint>
 #include <memory>
-#include <set>
 #include <string>
 #include <vector>
 
@@ -28,8 +27,8 @@ struct ImageState {
   std::vector<std::uint64_t> refcount_table;
   std::vector<Snapshot> snapshots;
   MetadataMap metadata;
-  std::set<std::uint64_t> shared_tables;  // clusters that more than one table claims: none of them is followed
-  std::string metadata_damage;            // non-empty: why nothing may be written
+  ClusterRuns shared_tables;    // clusters that more than one table claims: none of them is followed
+  std::string metadata_damage;  // non-empty: why nothing may be written
   TableCache l2_tables;
 
   const Geometry& geometry() const { return header.geometry; }

@@ -10,14 +10,27 @@ void MetadataMap::add(std::uint64_t offset, std::uint64_t bytes) {
   ranges_.push_back({begin, begin + (geometry_.clusters_for(offset - begin + bytes) << geometry_.cluster_bits)});
 }
 
-std::set<std::uint64_t> MetadataMap::seal() {
+void ClusterRuns::append(std::uint64_t begin, std::uint64_t end) {
+  if (!runs_.empty() && begin <= runs_.back().end) {
+    runs_.back().end = std::max(runs_.back().end, end);
+  } else {
+    runs_.push_back({begin, end});
+  }
+}
+
+bool ClusterRuns::contains(std::uint64_t offset) const {
+  const auto run = std::upper_bound(runs_.begin(), runs_.end(), offset,
+                                    [](std::uint64_t at, const Run& each) { return at < each.end; });
+  return run != runs_.end() && run->begin <= offset;
+}
+
+ClusterRuns MetadataMap::seal() {
   std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
-  std::set<std::uint64_t> twice;
+  ClusterRuns twice;
   std::vector<Range> merged;
   for (const Range& range : ranges_) {
     if (!merged.empty() && range.begin < merged.back().end) {
-      const std::uint64_t shared_end = std::min(range.end, merged.back().end);
-      for (std::uint64_t at = range.begin; at < shared_end; at += geometry_.cluster()) twice.insert(at);
+      twice.append(range.begin, std::min(range.end, merged.back().end));
       merged.back().end = std::max(merged.back().end, range.end);
     } else if (!merged.empty() && range.begin == merged.back().end) {
       merged.back().end = range.end;

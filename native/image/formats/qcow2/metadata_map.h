@@ -12,13 +12,30 @@
 
 namespace sluicebox::image::qcow2 {
 
+// Runs of clusters, ascending and apart.
+class ClusterRuns {
+ public:
+  struct Run {
+    std::uint64_t begin, end;
+  };
+  // `begin` is no lower than that of the last one.
+  void append(std::uint64_t begin, std::uint64_t end);
+  bool empty() const { return runs_.empty(); }
+  std::uint64_t first() const { return runs_.front().begin; }
+  bool contains(std::uint64_t offset) const;
+
+ private:
+  std::vector<Run> runs_;
+};
+
 class MetadataMap {
  public:
   explicit MetadataMap(const Geometry& geometry) : geometry_(geometry) {}
 
-  // While the image is opened: everything in it, then seal(), which returns the clusters that were added twice.
+  // While the image is opened: everything in it, then seal(), which returns the clusters that were added twice: as
+  // runs, for ranges that overlap may be many, and each long.
   void add(std::uint64_t offset, std::uint64_t bytes);
-  std::set<std::uint64_t> seal();
+  ClusterRuns seal();
 
   // Afterwards, as the image changes: whole clusters.
   void insert(std::uint64_t cluster_offset);

@@ -35,15 +35,23 @@ class Qcow2Block final : public Block {
   Status write(std::uint64_t offset, Bytes data) override;
   Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
   Status flush() override { return writer_ ? writer_->flush() : ok_status(); }
+  Status may_be_written(Writing what) const override;
+  Status prepare_to_write(Writing what, ProgressSink& progress, const CancelToken& cancel) override;
+  void abandon() override {
+    if (writer_) writer_->abandon();
+  }
   Status can_set_backing(const std::optional<BackingReference>& backing) const override {
     return can_update_backing(*image_, backing);
   }
   Status set_backing(const std::optional<BackingReference>& backing) override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
-  Status preallocate();
+  Status preallocate(ProgressSink& progress, const CancelToken& cancel);
 
  private:
+  Status repair_unclean(ProgressSink& progress, const CancelToken& cancel);
+  Status prepare_silently();
+  Status reload();
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
@@ -59,6 +67,57 @@ class Qcow2Block final : public Block {
 
 Error unsupported(const File& file, const std::string& feature) {
   return Error(ErrorCode::kUnsupported, "the image uses a feature that is not supported: " + feature).on(file.path());
+}
+
+Status refuse_bitmaps(const ImageState& image) {
+  const auto bitmaps = TRY(image.header.bitmaps());
+  if (!bitmaps || (image.header.autoclear & kAutoclearBitmaps) == 0) return {};
+  return Error(ErrorCode::kUnsupported, "the image has " + std::to_string(bitmaps->count) +
+                                            " persistent bitmaps, which writing would make wrong")
+      .on(image.file.path())
+      .advise("remove them first (qemu-img bitmap --remove)");
+}
+
+Status Qcow2Block::may_be_written(Writing what) const {
+  if (what == Writing::kBytes && !image_->metadata_damage.empty()) {
+    return image_->corrupt("the image cannot be written: " + image_->metadata_damage, 0)
+        .advise("run check with repair");
+  }
+  if (image_->header.has(Incompatible::kCorrupt)) {
+    return image_->corrupt("the image is marked corrupt", at::kIncompatible).advise("run check with repair");
+  }
+  return refuse_bitmaps(*image_);
+}
+
+Status Qcow2Block::prepare_to_write(Writing what, ProgressSink& progress, const CancelToken& cancel) {
+  if (!writer_) return read_only();
+  if (image_->header.has(Incompatible::kDirty)) TRY(repair_unclean(progress, cancel));
+  return what == Writing::kBytes ? writer_->prepare(progress, cancel) : ok_status();
+}
+
+Status Qcow2Block::prepare_silently() {
+  if (!image_->header.has(Incompatible::kDirty)) return {};
+  NoProgress silent;
+  const CancelToken never;
+  return repair_unclean(silent, never);
+}
+
+// Whoever had it open last kept its counts in memory, and did not come to write them.
+Status Qcow2Block::repair_unclean(ProgressSink& progress, const CancelToken& cancel) {
+  const CheckReport report = TRY(check_qcow2(*image_, Repair::kAll, progress, cancel));
+  TRY(reload());
+  if (report.corruptions == 0) return {};
+  return image_->corrupt("the image was not closed cleanly, and is damaged beyond its reference counts", 0)
+      .advise("run check with repair");
+}
+
+// After a repair: everything that memory holds of the tables may be wrong.
+Status Qcow2Block::reload() {
+  auto image = TRY(load_image(image_->file, false));
+  writer_.reset();
+  image_ = std::move(image);
+  writer_ = std::make_unique<Writer>(*image_);
+  return {};
 }
 
 Status Qcow2Block::readable(std::uint64_t offset, std::uint64_t length) const {
@@ -147,23 +206,28 @@ Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t lengt
 
 Status Qcow2Block::write(std::uint64_t offset, Bytes data) {
   TRY(writable(offset, data.size()));
-  return data.empty() ? ok_status() : writer_->write(offset, data);
+  if (data.empty()) return {};
+  TRY(prepare_silently());
+  return writer_->write(offset, data);
 }
 
 Status Qcow2Block::write_zeros(std::uint64_t offset, std::uint64_t length) {
   TRY(writable(offset, length));
-  return length == 0 ? ok_status() : writer_->write_zeros(offset, length);
+  if (length == 0) return {};
+  TRY(prepare_silently());
+  return writer_->write_zeros(offset, length);
 }
 
 Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
   TRY(can_set_backing(backing));
   if (!writer_) return read_only();
+  TRY(prepare_silently());
   TRY(writer_->flush());
   TRY(writer_->prepare_header());
   return update_backing(*image_, backing);
 }
 
-Status Qcow2Block::preallocate() {
+Status Qcow2Block::preallocate(ProgressSink& progress, const CancelToken& cancel) {
   TRY(writable(0, 0));
   if (image_->header.backing) {
     return Error(ErrorCode::kUnsupported, "preallocation would hide the backing").on(image_->file.path());
@@ -171,7 +235,7 @@ Status Qcow2Block::preallocate() {
   if (std::any_of(image_->l1.begin(), image_->l1.end(), [](std::uint64_t entry) { return entry != 0; })) {
     return Error(ErrorCode::kInvalidArgument, "preallocation needs an empty image").on(image_->file.path());
   }
-  return writer_->preallocate();
+  return writer_->preallocate(progress, cancel);
 }
 
 // The checker works on the file: what waits in memory is flushed first, and what it repaired is read anew.
@@ -182,21 +246,8 @@ Result<CheckReport> Qcow2Block::check(Repair repair, ProgressSink& progress, con
   if (writer_ && !image_->header.has(Incompatible::kCorrupt)) TRY(writer_->flush());
   auto report = check_qcow2(*image_, repair, progress, cancel);
   if (repair == Repair::kNone) return report;
-  auto reloaded = load_image(image_->file, false);
-  if (!reloaded.ok()) return std::move(reloaded).error();
-  writer_.reset();
-  image_ = std::move(reloaded).value();
-  writer_ = std::make_unique<Writer>(*image_);
+  TRY(reload());
   return report;
-}
-
-Status refuse_bitmaps(const ImageState& image) {
-  const auto bitmaps = TRY(image.header.bitmaps());
-  if (!bitmaps || (image.header.autoclear & kAutoclearBitmaps) == 0) return {};
-  return Error(ErrorCode::kUnsupported, "the image has " + std::to_string(bitmaps->count) +
-                                            " persistent bitmaps, which writing would make wrong")
-      .on(image.file.path())
-      .advise("remove them first (qemu-img bitmap --remove)");
 }
 
 }  // namespace
@@ -205,29 +256,15 @@ Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options
   auto image = TRY(load_image(file, options.info_only));
   const std::string feature = unreadable_feature(image->header);
   if (!feature.empty() && !options.info_only) return unsupported(file, feature);
-  if (options.writable && !options.for_repair) {
-    if (image->header.has(Incompatible::kCorrupt)) {
-      return image->corrupt("the image is marked corrupt", at::kIncompatible).advise("run check with repair");
-    }
-    TRY(refuse_bitmaps(*image));
-    if (image->header.has(Incompatible::kDirty)) {
-      NoProgress silent;
-      const CancelToken never;
-      const CheckReport report = TRY(check_qcow2(*image, Repair::kAll, silent, never));
-      if (report.corruptions > report.corruptions_fixed) {
-        return image->corrupt("the image was not closed cleanly, and is damaged beyond its reference counts", 0)
-            .advise("run check with repair");
-      }
-      image = TRY(load_image(file, false));
-    }
-  }
-  return std::unique_ptr<Block>(std::make_unique<Qcow2Block>(std::move(image), options));
+  auto block = std::make_unique<Qcow2Block>(std::move(image), options);
+  if (options.writable && !options.for_repair) TRY(block->may_be_written(Writing::kBacking));
+  return std::unique_ptr<Block>(std::move(block));
 }
 
-Status preallocate_metadata(Block& block) {
+Status preallocate_metadata(Block& block, ProgressSink& progress, const CancelToken& cancel) {
   auto* qcow2 = dynamic_cast<Qcow2Block*>(&block);
   if (qcow2 == nullptr) return Error(ErrorCode::kInvalidArgument, "metadata preallocation is for qcow2 images");
-  return qcow2->preallocate();
+  return qcow2->preallocate(progress, cancel);
 }
 
 bool probe_qcow2(Bytes head) {

@@ -19,12 +19,13 @@ struct OpenOptions {
   bool info_only = false;
 };
 
-// `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired first, a corrupt one refused.
+// `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired before the first write, a corrupt one
+// refused.
 Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options);
 
 // Maps every cluster of an image that was just created, without backing, to fresh clusters that read as zeros, and
 // makes the file as long as they need. `block` comes from open_qcow2, writable; durable on return.
-Status preallocate_metadata(Block& block);
+Status preallocate_metadata(Block& block, ProgressSink& progress, const CancelToken& cancel);
 
 // The first bytes say qcow2 (magic and a version this engine knows).
 bool probe_qcow2(Bytes head);

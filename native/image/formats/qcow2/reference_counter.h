@@ -29,8 +29,7 @@ class ReferenceCounter {
     return true;
   }
   void subtract_one(std::uint64_t cluster) {
-    Page* page = page_of(cluster);
-    if (page != nullptr && (*page)[cluster % kPageClusters] > 0) --(*page)[cluster % kPageClusters];
+    if (get(cluster) != 0) --(*last_)[cluster % kPageClusters];
   }
   std::uint64_t get(std::uint64_t cluster) const {
     const std::uint64_t number = cluster / kPageClusters;

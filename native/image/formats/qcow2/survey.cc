@@ -24,6 +24,7 @@ class Surveyor {
     TRY(collect_l1(image_.l1, true, image_.header.l1_offset));
     TRY(collect_snapshots());
     TRY(count_l2_tables());
+    judge_blocks();
     return std::move(survey_);
   }
 
@@ -54,30 +55,50 @@ class Surveyor {
   }
 
   // Blocks are counted, but what they say is not read here. Damage to them loses nothing: it can all be made anew.
+  // Whether a block's cluster is its own is known when everything was counted.
   Status count_refcount_structure() {
     survey_.usable_blocks.resize(image_.refcount_table.size());
-    std::map<std::uint64_t, std::uint64_t> seen;
     for (std::uint64_t i = 0; i < image_.refcount_table.size(); ++i) {
       const std::uint64_t offset = image_.refcount_table[i];
       if (offset == 0) continue;
-      const std::uint64_t entry_at = image_.header.refcount_table_offset + i * 8;
       const char* why = nullptr;
       if (!geometry_.valid_cluster_offset(offset)) {
         why = "is unaligned or out of range";
       } else if (!image_.begins_in_file(offset)) {
         why = "points past the end of the file";
-      } else if (image_.shared_tables.contains(offset) || !seen.emplace(offset, i).second) {
-        why = "points at a cluster that another table uses";
       }
       if (why != nullptr) {
-        report_corruption(report_, "refcount-table-entry", entry_at, std::string("refcount table entry ") + why);
-        survey_.refcounts_damaged = true;
+        unusable_block(i, why);
         continue;
       }
       survey_.usable_blocks[i] = true;
       TRY(count(offset, geometry_.cluster(), 1));
     }
     return {};
+  }
+
+  void unusable_block(std::uint64_t index, const char* why) {
+    report_corruption(report_, "refcount-table-entry", image_.header.refcount_table_offset + index * 8,
+                      std::string("refcount table entry ") + why);
+    survey_.refcounts_damaged = true;
+  }
+
+  // A table entry may name anything: a guest's cluster, a snapshot's table, another block. Such a block holds no
+  // counts.
+  void judge_blocks() {
+    std::vector<std::uint64_t> shared;
+    for (std::uint64_t i = 0; i < survey_.usable_blocks.size(); ++i) {
+      if (!survey_.usable_blocks[i]) continue;
+      const std::uint64_t offset = image_.refcount_table[i];
+      if (survey_.counts.get(offset >> geometry_.cluster_bits) != 1 || image_.shared_tables.contains(offset)) {
+        shared.push_back(i);
+      }
+    }
+    for (const std::uint64_t i : shared) {
+      unusable_block(i, "points at a cluster that something else uses");
+      survey_.usable_blocks[i] = false;
+      survey_.counts.subtract_one(image_.refcount_table[i] >> geometry_.cluster_bits);
+    }
   }
 
   Status count_bitmaps() {
@@ -141,11 +162,13 @@ class Surveyor {
         damaged("snapshot-l1", each->l1_offset, "a snapshot's L1 table is unaligned or outside the file");
         continue;
       }
-      TRY(count(each->l1_offset, bytes, 1));
+      // Before anything is counted: those that overlap may be many, and each long.
       if (each->l1_offset < end || image_.shared_tables.contains(each->l1_offset)) {
         damaged("table-shared", each->l1_offset, "a snapshot's L1 table overlaps another table");
+        end = std::max(end, each->l1_offset + bytes);
         continue;
       }
+      TRY(count(each->l1_offset, bytes, 1));
       end = each->l1_offset + bytes;
       const auto l1 = TRY(read_table(image_, each->l1_offset, each->l1_entries, "a snapshot's L1 table"));
       TRY(collect_l1(l1, false, each->l1_offset));
@@ -201,6 +224,7 @@ class Surveyor {
     const std::uint64_t bytes = entry.kind == EntryKind::kCompressed ? entry.bytes : geometry_.cluster();
     if (image_.metadata.first_in(entry.host, std::min(bytes, image_.file_end - entry.host))) {
       report_corruption(report_, "data-over-metadata", entry_at, "an L2 entry points at metadata");
+      survey_.data_over_metadata = true;
     }
     return count(entry.host, bytes, uses);
   }

@@ -31,8 +31,12 @@ struct Survey {
   // Something could not be followed, so a cluster that looks unused may be in use: no count may be lowered.
   bool complete = true;
   std::map<std::uint64_t, SurveyedL2> l2_tables;  // by offset
-  std::vector<bool> usable_blocks;                // by refcount table index
-  bool refcounts_damaged = false;                 // the refcount structure itself has to be made anew
+  // By refcount table index: blocks whose cluster nothing else refers to. No other is read as counts, and none written:
+  // what it holds may be a guest's bytes. The reference of one that is not usable is not among the counts.
+  std::vector<bool> usable_blocks;
+  bool refcounts_damaged = false;  // the refcount structure itself has to be made anew
+  // A guest's cluster lies over metadata, so that a change of the metadata could change what the guest reads.
+  bool data_over_metadata = false;
 };
 
 Result<Survey> survey_references(ImageState& image, CheckReport& report, ProgressSink& progress,

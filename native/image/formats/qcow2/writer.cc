@@ -4,6 +4,7 @@
 #include <array>
 
 #include "image/formats/qcow2/mapping.h"
+#include "image/formats/qcow2/survey.h"
 
 namespace sluicebox::image::qcow2 {
 
@@ -99,8 +100,7 @@ Result<std::uint64_t> Writer::write_new(CachedTable& table, std::uint64_t index,
 Status Writer::give_back(const ClusterRun& run, std::uint64_t from) {
   const std::uint64_t first = run.offset >> image_.geometry().cluster_bits;
   for (std::uint64_t i = from; i < run.clusters; ++i) {
-    TRY(refcounts_.lower(first + i));
-    allocator_.freed(first + i);
+    allocator_.lowered(first + i, TRY(refcounts_.lower(first + i)));
   }
   return {};
 }
@@ -137,12 +137,14 @@ Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
   return {};
 }
 
-Status Writer::preallocate() {
+Status Writer::preallocate(ProgressSink& progress, const CancelToken& cancel) {
   TRY(prepare());
   const Geometry& geometry = image_.geometry();
   allocator_.skip_to_file_end();
   const std::uint64_t clusters = geometry.clusters_for(image_.header.size);
   for (std::uint64_t at = 0; at < clusters;) {
+    TRY(cancel.check());
+    progress.report({.phase = "metadata", .done = at, .total = clusters, .unit = ProgressUnit::kClusters});
     auto table = table_for(at / geometry.l2_entries());
     if (!table.ok()) return guarded(std::move(table).error());
     const std::uint64_t index = at % geometry.l2_entries();
@@ -174,6 +176,9 @@ Result<bool> Writer::owns(const CachedTable& table, std::uint64_t index, const L
   if (count == 0) return image_.corrupt("a cluster in use has no reference count", entry.host);
   if (count != 1 && entry.copied) {
     return image_.corrupt("an L2 entry claims for itself a cluster that others use", table.offset() + index * 8);
+  }
+  if (allocator_.found_references(entry.host >> image_.geometry().cluster_bits) > count) {
+    return image_.corrupt("a cluster is used more often than it is counted", entry.host);
   }
   return count == 1;
 }
@@ -240,85 +245,6 @@ Status Writer::relieve() {
   return flush();
 }
 
-Status Writer::flush() {
-  if (failed_) return *failed_;
-  auto outcome = flush_steps();
-  if (!outcome.ok()) {
-    if (outcome.error().code == ErrorCode::kImageCorrupt) mark_corrupt();
-    failed_ = outcome.error();
-  }
-  return outcome;
-}
-
-Status Writer::flush_steps() {
-  const bool tables =
-      !dirty_tables_.empty() || !dirty_l1_.empty() || refcounts_.dirty_blocks() != 0 || refcounts_.table_dirty();
-  if (!tables && !data_written_) return {};
-  TRY(refcounts_.write_blocks());
-  TRY(refcounts_.write_moved_table());
-  TRY(write_fresh_tables());
-  TRY(image_.file.sync());
-  data_written_ = false;
-  if (refcounts_.table_dirty()) {
-    TRY(refcounts_.write_table());
-    TRY(image_.file.sync());
-    for (const std::uint64_t cluster : refcounts_.take_retired()) released_.push_back(cluster);
-  }
-  if (!dirty_tables_.empty() || !dirty_l1_.empty()) {
-    TRY(write_pointers());
-    TRY(image_.file.sync());
-  }
-  if (!released_.empty()) {
-    TRY(lower_released());
-    TRY(refcounts_.write_blocks());
-    TRY(image_.file.sync());
-  }
-  return {};
-}
-
-Status Writer::write_fresh_tables() {
-  for (const auto& table : dirty_tables_) {
-    if (!table->fresh()) continue;
-    TRY(image_.write(table->dirty_offset(), table->dirty_bytes()));
-    table->written();
-  }
-  std::erase_if(dirty_tables_, [](const auto& table) { return !table->dirty(); });
-  return {};
-}
-
-Status Writer::write_pointers() {
-  for (const auto& table : dirty_tables_) {
-    TRY(image_.write(table->dirty_offset(), table->dirty_bytes()));
-    table->written();
-  }
-  dirty_tables_.clear();
-  constexpr std::uint64_t kEntriesPerSector = kSectorBytes / 8;
-  for (auto it = dirty_l1_.begin(); it != dirty_l1_.end();) {
-    const std::uint64_t first = *it / kEntriesPerSector * kEntriesPerSector;
-    const std::uint64_t count = std::min<std::uint64_t>(kEntriesPerSector, image_.l1.size() - first);
-    std::array<std::byte, kSectorBytes> sector;
-    for (std::uint64_t i = 0; i < count; ++i) store_be64(sector.data() + i * 8, image_.l1[first + i]);
-    TRY(image_.write(image_.header.l1_offset + first * 8, Bytes(sector).first(count * 8)));
-    it = dirty_l1_.lower_bound(first + count);
-  }
-  dirty_l1_.clear();
-  return {};
-}
-
-Status Writer::lower_released() {
-  for (const std::uint64_t cluster : released_) {
-    if (TRY(refcounts_.lower(cluster)) != 0) continue;
-    const std::uint64_t offset = cluster << image_.geometry().cluster_bits;
-    if (image_.metadata.first_in(offset, 1)) {
-      image_.metadata.remove(offset);
-      image_.l2_tables.forget(offset);
-    }
-    allocator_.freed(cluster);
-  }
-  released_.clear();
-  return {};
-}
-
 Status Writer::prepare_header() {
   if (failed_) return *failed_;
   if (image_.header.has(Incompatible::kCorrupt)) {
@@ -335,14 +261,41 @@ Status Writer::prepare_header() {
 }
 
 Status Writer::prepare() {
+  NoProgress silent;
+  const CancelToken never;
+  return prepare(silent, never);
+}
+
+Status Writer::prepare(ProgressSink& progress, const CancelToken& cancel) {
   if (prepared_ && !failed_) return {};
   if (!image_.metadata_damage.empty() && !failed_) {
     return guarded(
         image_.corrupt("the image cannot be written: " + image_.metadata_damage, 0).advise("run check with repair"));
   }
+  if (!failed_) TRY(survey(progress, cancel));
   TRY(prepare_header());
+  kept_end_ = image_.file_end;
   prepared_ = true;
   return {};
+}
+
+// A stored count of 0 says that a cluster is free. Where that is wrong, believing it would overwrite a guest's bytes.
+Status Writer::survey(ProgressSink& progress, const CancelToken& cancel) {
+  CheckReport found;
+  auto survey = survey_references(image_, found, progress, cancel);
+  const bool too_large = !survey.ok() && survey.error().code == ErrorCode::kOutOfMemory;
+  if (!survey.ok() && !too_large) return std::move(survey).error();
+  // What could not be followed may use any cluster inside the file.
+  if (too_large || !survey->complete || survey->refcounts_damaged) allocator_.skip_to_file_end();
+  if (!too_large) allocator_.set_in_use(std::move(survey->counts));
+  return {};
+}
+
+void Writer::abandon() {
+  if (!prepared_) return;
+  if (!failed_) failed_ = Error(ErrorCode::kInternal, "what was written to the image was given up");
+  const auto size = image_.file.size();
+  if (size.ok() && size.value() > kept_end_) (void)image_.file.truncate(kept_end_);
 }
 
 // Damage ends all writing: what is in memory rests on tables that cannot be trusted. Anything else (no space, say)

@@ -16,6 +16,8 @@
 #include <set>
 #include <vector>
 
+#include "base/cancel.h"
+#include "base/progress.h"
 #include "base/result.h"
 #include "image/formats/qcow2/allocator.h"
 #include "image/formats/qcow2/image_state.h"
@@ -28,17 +30,22 @@ class Writer {
  public:
   explicit Writer(ImageState& image) : image_(image), refcounts_(image), allocator_(image, refcounts_) {}
 
+  // Looks at all metadata, so that no write lands in a cluster whose count is wrong. Otherwise the first write does it.
+  Status prepare(ProgressSink& progress, const CancelToken& cancel);
+  // What was written since the last flush is given up, and the file is as long as before. Only flush() may follow.
+  void abandon();
   // Ranges of whole clusters, inside the disk; the last one may be cut by its end.
   Status write(std::uint64_t offset, Bytes data);
   Status write_zeros(std::uint64_t offset, std::uint64_t length);
   // Maps every cluster of an image that has none to fresh clusters, which read as zeros.
-  Status preallocate();
+  Status preallocate(ProgressSink& progress, const CancelToken& cancel);
   Status flush();
   // Before a change of the header alone: refuses an image marked corrupt, clears what would not be kept up to date.
   Status prepare_header();
 
  private:
   Status prepare();
+  Status survey(ProgressSink& progress, const CancelToken& cancel);
   Status guarded(Status outcome);
   Status write_tail_padded(std::uint64_t offset, Bytes data);
   Result<std::uint64_t> write_some(std::uint64_t offset, Bytes data);
@@ -68,6 +75,7 @@ class Writer {
   std::vector<std::shared_ptr<CachedTable>> dirty_tables_;
   std::set<std::uint64_t> dirty_l1_;
   std::vector<std::uint64_t> released_;  // host clusters
+  std::uint64_t kept_end_ = 0;           // what is on disk may refer to anything below this
   std::optional<Error> failed_;          // after a failed step nothing more is written
 };
 
