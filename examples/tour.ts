@@ -1,11 +1,12 @@
 // You will see the main job from end to end: real file systems in base images, an overlay moved between them, a cancelled move, a
-// refused hostile image, and what each step cost here and with qemu-img.
+// refused hostile image, and what each step cost here and with qemu-img; then a box that builds, streams, ends and vanishes.
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Runtime, SluiceboxError } from 'sluicebox'
 import { guestChecksum, mib, program, stageFiles, timed } from './support/machine.js'
 import { progressBar, say, table } from './support/screen.js'
+import { tourBoxes } from './support/tour-boxes.js'
 
 const folder = await mkdtemp(join(tmpdir(), 'sluicebox-tour-'))
 const at = (name: string) => join(folder, name)
@@ -25,7 +26,7 @@ const expectSame = (what: string, got: unknown, wanted: unknown) => {
 }
 
 const before = { fds: (await readdir('/proc/self/fd')).length, threads: (await readdir('/proc/self/task')).length }
-const runtime = new Runtime()
+const runtime = new Runtime({ home: at('home') })
 try {
   const { images } = runtime
 
@@ -163,8 +164,10 @@ try {
       `  ${name}: ${refusal.code}: ${refusal.message.replaceAll(`${folder}/`, '')}${refusal.hint ? `\n    ${refusal.hint}` : ''}`,
     )
   }
+
+  await tourBoxes(runtime, expectSame)
 } finally {
-  say('8. Close')
+  say('13. Close')
   await runtime.close()
   const left = await readdir(folder)
   await rm(folder, { recursive: true })

@@ -376,6 +376,13 @@ Napi::Value Boxes::read(const Napi::CallbackInfo& info) {
   const auto found = executions_.find(key_of(to_handle(info[0])));
   const std::uint32_t number = info[1].IsNumber() ? info[1].As<Napi::Number>().Uint32Value() : 0;
   event_queue::Lane* lane = found == executions_.end() ? nullptr : found->second->lane(number);
+  if (ended_) {  // what was held went with the runtime
+    Napi::Object nothing = Napi::Object::New(env);
+    nothing.Set("chunk", Napi::Buffer<std::byte>::New(env, 0));
+    nothing.Set("more", Napi::Boolean::New(env, false));
+    nothing.Set("ended", Napi::Boolean::New(env, true));
+    return nothing;
+  }
   if (lane == nullptr) throw Napi::TypeError::New(env, "expected an open execution and a lane, 1 or 2");
   const double wanted = info[2].IsNumber() ? info[2].As<Napi::Number>().DoubleValue() : 0;
   const std::size_t limit =
@@ -411,6 +418,10 @@ void Boxes::shutdown() {
   ground_->reactor->stop();
   for (const auto& [key, open] : executions_) open->mailbox().shut();
   for (const auto& [key, open] : boxes_) open->mailbox().shut();
+  // With them go the reactor's descriptors and the home's.
+  executions_.clear();
+  boxes_.clear();
+  ground_.reset();
 }
 
 }  // namespace sluicebox::addon

@@ -140,8 +140,8 @@ Result<FoundFile> FoundFile::find(const std::string& path, const NamedBy& named_
 
 // O_PATH opens nothing: no FIFO blocks, no device reacts, no permission on the content is needed yet.
 Status FoundFile::look_up(const std::string& path, const NamedBy& named_by, const PathPolicy& policy) {
-  name_ = last_part(path);
-  if (name_.empty()) name_ = ".";
+  const std::string last = last_part(path);
+  name_ = last.empty() ? std::string(1, '.') : last;
   directories_.named = open_path(named_by.start, directory_of(path), O_DIRECTORY);
   if (directories_.named.valid()) fd_ = open_path(directories_.named.get(), name_, 0);
   if (fd_.valid()) return {};

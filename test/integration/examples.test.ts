@@ -51,7 +51,7 @@ test('the tour finds everything in order', async ({ skip }) => {
   const { code, stdout, stderr } = await example('tour')
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   expect(stdout).not.toContain('WRONG')
-  expect(stdout.match(/ {2}ok: /g)?.length).toBeGreaterThanOrEqual(8)
+  expect(stdout.match(/ {2}ok: /g)?.length).toBeGreaterThanOrEqual(18)
   expect(stdout).toMatch(/huge\.qcow2: IMAGE_/)
   expect(stdout).toMatch(/spy\.qcow2: PERMISSION/)
 })
