@@ -16,7 +16,7 @@ class Outbox {
  public:
   // What may pile up for a peer that does not read. Bytes of streams stop long before: they are not taken from their
   // pipe while anything waits here.
-  static constexpr std::size_t kLimit = 4 * 1024 * 1024;
+  static constexpr std::size_t kLimit = std::size_t{4} * 1024 * 1024;
 
   // `socket` does not block and is the session's. `full`: flush() is to be called when there is room again. `broken`:
   // the peer is gone, or reads too slowly; everything said from now on is lost.

@@ -16,7 +16,7 @@ namespace {
 // So that one stream that never runs dry does not hold up the rest.
 constexpr int kReadsPerTurn = 4;
 // What a terminal holds is less; what comes beyond is others', who go on writing.
-constexpr std::size_t kReadAhead = 64 * 1024;
+constexpr std::size_t kReadAhead = std::size_t{64} * 1024;
 
 // The stream's number, then its bytes.
 using Buffer = std::array<std::byte, 1 + protocol::kMaxData>;
@@ -138,7 +138,7 @@ bool OutputStream::take() {
 }
 
 bool OutputStream::throw_away() {
-  std::array<std::byte, 64 * 1024> scratch;
+  std::array<std::byte, 65536> scratch;
   const ssize_t got = read_some(source_.get(), scratch);
   if (got < 0 && errno == EAGAIN) return false;
   if (got > 0) return true;

@@ -15,7 +15,7 @@ namespace sluicebox::agent {
 namespace {
 
 // A box's own program can make these files as long as it likes.
-constexpr std::size_t kMaxText = 4 * 1024 * 1024;
+constexpr std::size_t kMaxText = std::size_t{4} * 1024 * 1024;
 constexpr std::size_t kMaxGroups = 65536;  // the kernel's NGROUPS_MAX
 
 struct PasswdEntry {
@@ -91,7 +91,7 @@ std::string_view WatchedFile::text() {
   // A FIFO in its place must not hold the agent up.
   const UniqueFd file(::open(path_, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK));
   if (!file.valid() || ::fstat(file.get(), &now) != 0 || !S_ISREG(now.st_mode)) return text_;
-  std::array<char, 16 * 1024> chunk;
+  std::array<char, 16384> chunk;
   while (text_.size() < kMaxText) {
     const ssize_t got = ::read(file.get(), chunk.data(), chunk.size());
     if (got < 0 && errno == EINTR) continue;

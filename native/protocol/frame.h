@@ -20,11 +20,11 @@ namespace sluicebox::protocol {
 inline constexpr std::uint16_t kVersion = 1;
 
 // A guest's virtio-serial driver cuts writes at 32 KiB.
-inline constexpr std::size_t kMaxFrame = 32 * 1024;
+inline constexpr std::size_t kMaxFrame = std::size_t{32} * 1024;
 inline constexpr std::size_t kHeaderSize = 16;
 inline constexpr std::size_t kMaxPayload = kMaxFrame - kHeaderSize;
 // Of a message with all its fragments: more than the kernel takes for a program's arguments and environment (6 MiB).
-inline constexpr std::size_t kMaxMessage = 16 * 1024 * 1024;
+inline constexpr std::size_t kMaxMessage = std::size_t{16} * 1024 * 1024;
 
 // Numbers are the wire's and are never reused.
 enum class Type : std::uint8_t {
