@@ -17,6 +17,8 @@ const toRun = [
   ['ninja-build', 'ninja'],
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
   ['libseccomp-dev', '/usr/include/seccomp.h'],
+  ['nlohmann-json3-dev', '/usr/include/nlohmann/json.hpp'],
+  ['bubblewrap', 'bwrap'],
   ['qemu-utils', 'qemu-img'],
   ['e2fsprogs', 'mkfs.ext4'],
 ]
