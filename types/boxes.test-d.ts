@@ -1,0 +1,36 @@
+import { expectAssignable, expectError, expectType } from 'tsd'
+import { type Box, type BoxInfo, type Execution, type ExitInfo, Runtime, type RunResult } from '../dist/index.js'
+
+const runtime = new Runtime()
+expectType<Promise<Box>>(
+  runtime.create({ memory: '512M', vcpus: Number.POSITIVE_INFINITY, rootfs: { directory: '/srv/root' } }),
+)
+expectType<Promise<Box>>(runtime.get('web'))
+expectType<Promise<boolean>>(runtime.has('web'))
+expectType<Promise<BoxInfo[]>>(runtime.list({ state: ['running', 'stopped'], labels: { team: 'a' } }))
+expectError(runtime.create({ memory: '512X' }))
+expectError(runtime.create({ network: 'none' }))
+expectError(runtime.create({ rootfs: { disk: 'a.qcow2' } }))
+expectError(runtime.list({ state: 'asleep' }))
+
+declare const box: Box
+expectAssignable<AsyncDisposable>(box)
+expectType<Promise<RunResult<string>>>(box.run(['true']))
+expectType<Promise<RunResult<Uint8Array>>>(box.run(['true'], { encoding: 'buffer' }))
+expectType<Promise<RunResult<string>>>(box.shell('true', { encoding: 'latin1' }))
+expectType<Promise<Execution>>(box.exec(['true'], { tty: { cols: 80, rows: 24 }, killSignal: 'SIGRTMIN+1' }))
+expectError(box.run('true'))
+expectError(box.run(['true'], { stdin: 'pipe' }))
+expectError(box.run(['true'], { encoding: 'hex' }))
+box.on('state', (state, previous) => expectAssignable<[string, string]>([state, previous]))
+expectError(box.on('nosuch', () => {}))
+
+declare const execution: Execution
+expectAssignable<AsyncDisposable>(execution)
+expectType<Promise<ExitInfo>>(execution.wait({ timeoutMs: 5 }))
+expectType<Promise<boolean>>(execution.kill('SIGINT', { scope: 'process', forceAfterMs: false }))
+expectType<AsyncIterable<string>>(execution.lines())
+expectType<AsyncIterable<{ from: 'stdout' | 'stderr'; line: string }>>(execution.lines({ from: 'all' }))
+expectType<number | undefined>(execution.exit?.exitCode)
+execution.on('exit', (exit) => expectType<ExitInfo>(exit))
+expectError(execution.kill('SIGNOSUCH'))
