@@ -110,8 +110,8 @@ Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::st
 }
 
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
-               std::shared_ptr<event_queue::Operation> operation, std::chrono::milliseconds boot_timeout,
-               std::function<void(Status)> done) {
+               const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,
+               const std::function<void(Status)>& done) {
   ground->reactor->post([=] {
     if (Status begun = open->box->begin_start(); !begun.ok()) return done(std::move(begun));
     ground->on_worker(operation, [=] {
@@ -124,7 +124,7 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
 }
 
 void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
-                std::shared_ptr<event_queue::Operation> operation, std::function<void(Status)> done) {
+                const std::shared_ptr<event_queue::Operation>& operation, const std::function<void(Status)>& done) {
   ground->reactor->post([=] {
     if (open->box->state() == State::kRemoved) return done(ok_status());
     if (Status may = open->box->check_removable(); !may.ok()) return done(std::move(may));

@@ -39,11 +39,11 @@ Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::st
                          const std::string& id_or_name, std::shared_ptr<OpenBox> open);
 // From any thread. `done` on the reactor's.
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
-               std::shared_ptr<event_queue::Operation> operation, std::chrono::milliseconds boot_timeout,
-               std::function<void(Status)> done);
+               const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,
+               const std::function<void(Status)>& done);
 // From any thread. `done` on the reactor's, or on a worker.
 void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
-                std::shared_ptr<event_queue::Operation> operation, std::function<void(Status)> done);
+                const std::shared_ptr<event_queue::Operation>& operation, const std::function<void(Status)>& done);
 // From any thread: nothing of it remains, and nobody is told.
 void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open);
 

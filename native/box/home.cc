@@ -116,10 +116,10 @@ Result<std::vector<std::string>> Home::ids() const {
 Result<Home::Entry> Home::entry(const std::string& id) const {
   const UniqueFd box = TRY(directory(id));
   auto text = read_file(box.get(), "record.json", kMaxRecord);
-  if (!text.ok())
-    return std::move(text).error().os_error == ENOENT
-               ? Error(ErrorCode::kBoxNotFound, "no box has the id \"" + id + "\"")
-               : std::move(text).error();
+  if (!text.ok() && text.error().os_error == ENOENT) {
+    return Error(ErrorCode::kBoxNotFound, "no box has the id \"" + id + "\"");
+  }
+  if (!text.ok()) return Error(text.error());
   Entry entry{.record = TRY(from_json(*text)), .running = is_running(box.get())};
   if (entry.record.id != id) return Error(ErrorCode::kIo, "the record is another box's");
   return entry;

@@ -21,7 +21,7 @@ namespace {
 using protocol::Type;
 using Deadline = std::chrono::steady_clock::time_point;
 
-constexpr std::size_t kMaxMessage = 256 * 1024;
+constexpr std::size_t kMaxMessage = std::size_t{256} * 1024;
 // How long a wait goes on before it looks whether it is still wanted.
 constexpr std::chrono::milliseconds kSlice{50};
 // A keeper that is told to stop by our hang-up has this long to clean up.

@@ -12,7 +12,7 @@ namespace sluicebox::box {
 namespace {
 
 // An agent's messages are short: answers and single frames of output.
-constexpr std::size_t kMaxMessage = 64 * 1024;
+constexpr std::size_t kMaxMessage = std::size_t{64} * 1024;
 // An agent that says nothing for so long is asked; one that does not answer for as long again is lost.
 constexpr std::chrono::seconds kSilence{5};
 // Frames of one session before the others have their turn.
