@@ -25,8 +25,10 @@ export interface OutputHooks {
   discard(lane: number): void
 }
 
-/** At most this much in one go, so that a flood leaves the loop to others. */
-const READ_BYTES = 256 * 1024
+/** A chunk is a block of the lane at most; larger ones cost more in memory that the kernel has to clear. */
+const READ_BYTES = 64 * 1024
+/** So that a flood leaves the loop to others. */
+const READS_A_TURN = 4
 
 export class Output {
   readonly name: 'stdout' | 'stderr'
@@ -171,8 +173,17 @@ export class Output {
       return
     }
     if (this.#own !== undefined && this.#taken >= this.#own) this.#finish()
-    else if (this.#available) this.#read()
+    else this.#readSome()
     if (this.#finished) this.#endAll()
+  }
+
+  /** A few chunks, then the event loop and the other streams have their turn. */
+  #readSome(): void {
+    for (let reads = 0; reads < READS_A_TURN && this.#available; reads++) {
+      this.#read()
+      if (this.#finished || this.#paused || !this.#isWanted()) return
+    }
+    if (this.#available) this.wake()
   }
 
   #read(): void {
@@ -183,7 +194,6 @@ export class Output {
     if (chunk.length > 0) this.#give(chunk)
     if (ended) this.#finished = true
     else if (this.#own !== undefined && this.#taken >= this.#own) this.#finish()
-    else if (more) this.wake()
   }
 
   #give(chunk: Buffer): void {
