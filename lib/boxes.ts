@@ -55,6 +55,7 @@ export class Boxes {
       const signal = readSignal('create', options?.signal)
       const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
       if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
+      if (settings.request.ifExists === 'replace') return this.#replace(settings, signal, onProgress, above)
       return this.#create(settings, signal, onProgress, above)
     } catch (error) {
       return Promise.reject(error)
@@ -181,6 +182,19 @@ export class Boxes {
       if (!reused) this.#destroy(box)
       throw error
     }
+  }
+
+  /** A box that is open here is ended by its own handle, which then knows of it; one that another process runs is spared. */
+  async #replace(
+    settings: CreateSettings,
+    signal: AbortSignal | undefined,
+    onProgress: Call['onProgress'],
+    above: Above,
+  ): Promise<Box> {
+    const { name } = settings.request
+    const known = name === undefined ? undefined : this.#find(name)
+    if (known) await known.remove({ force: true, signal })
+    return this.#create(settings, signal, onProgress, above)
   }
 
   /** One Box for each native handle. */

@@ -225,11 +225,13 @@ Status Home::recover() const {
     // A record that cannot be read is somebody's; one that is not there was never finished.
     const bool unfinished = !found.ok() && found.error().code == ErrorCode::kBoxNotFound;
     const bool dead = found.ok() && !found.value().running;
+    // What cannot be taken away now keeps nobody from the other boxes: the next open tries again.
     if (unfinished || (dead && !found.value().record.spec.keep)) {
-      TRY(remove(id));
+      [[maybe_unused]] const Status removed = remove(id);
     } else if (dead) {
-      const UniqueFd box = TRY(directory(id));
-      TRY(remove_cgroups(box.get(), id));
+      if (const auto box = directory(id); box.ok()) {
+        [[maybe_unused]] const Status removed = remove_cgroups(box.value().get(), id);
+      }
     }
   }
   return ok_status();
