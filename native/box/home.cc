@@ -184,8 +184,11 @@ Result<Home::Held> Home::add(const BoxRecord& record) const {
 }
 
 Result<Home::Held> Home::hold(const std::string& id) const {
+  // Whoever tidies up after the box is waited for.
+  const UniqueFd turn = TRY(lock());
   UniqueFd box = TRY(directory(id));
   UniqueFd locked = TRY(lock_box(box.get(), id));
+  TRY(remove_cgroups(box.get(), id));
   return Held{.directory = std::move(box), .lock = std::move(locked)};
 }
 
@@ -216,6 +219,12 @@ Status Home::remove(const std::string& id) const {
   if (is_running(box.value().get())) return Error(ErrorCode::kInUse, "a keeper still runs the box " + id);
   TRY(remove_cgroups(box.value().get(), id));
   return remove_tree(boxes_.get(), id);
+}
+
+Status Home::tidy(const std::string& id) const {
+  const UniqueFd turn = TRY(lock());
+  const UniqueFd box = TRY(directory(id));
+  return is_running(box.get()) ? ok_status() : remove_cgroups(box.get(), id);
 }
 
 Status Home::recover() const {
