@@ -1,8 +1,9 @@
 // The boxes of one runtime: creating, finding, listing and removing them, and ending them all.
+import { isDeepStrictEqual } from 'node:util'
 import { Box, type BoxHome, toInfo } from './box.js'
 import { BoxNotFoundError } from './box-errors.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
-import { RuntimeClosedError } from './errors.js'
+import { RuntimeClosedError, SluiceboxError } from './errors.js'
 import type { Cancellable, Progress, Progressive } from './image-types.js'
 import type { BoxRecord, HandleId } from './native.js'
 import type { Call } from './operation.js'
@@ -55,6 +56,7 @@ export class Boxes {
       const signal = readSignal('create', options?.signal)
       const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
       if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
+      if (settings.request.ifExists === 'replace') return this.#replace(settings, signal, onProgress, above)
       return this.#create(settings, signal, onProgress, above)
     } catch (error) {
       return Promise.reject(error)
@@ -168,8 +170,14 @@ export class Boxes {
       abortGraceMs: 0,
       request: { ...request, start: false, home: this.#path },
       adopt: (value: unknown) => {
-        reused = (value as Opened).reused === true
-        return this.#adopt(value as Opened, !reused)
+        const opened = value as Opened
+        reused = opened.reused === true
+        const differing = reused ? differences(request, opened.record) : []
+        if (differing.length === 0) return this.#adopt(opened, !reused)
+        if (!this.#open.has(opened.handle)) this.#home.drain.core.release(opened.handle)
+        const message = `create: the box named ${JSON.stringify(request.name)} differs in ${differing.join(', ')}`
+        const hint = "Ask for the same configuration, get() it as it is, or use another name or ifExists: 'replace'."
+        throw new SluiceboxError('BOX_EXISTS', message, { op: 'create', boxId: opened.record.id, hint })
       },
     }
     const box = (await this.#home.boots.run(call, above)) as Box
@@ -181,6 +189,19 @@ export class Boxes {
       if (!reused) this.#destroy(box)
       throw error
     }
+  }
+
+  /** A box that is open here is ended by its own handle, which then knows of it; one that another process runs is spared. */
+  async #replace(
+    settings: CreateSettings,
+    signal: AbortSignal | undefined,
+    onProgress: Call['onProgress'],
+    above: Above,
+  ): Promise<Box> {
+    const { name } = settings.request
+    const known = name === undefined ? undefined : this.#find(name)
+    if (known) await known.remove({ force: true, signal })
+    return this.#create(settings, signal, onProgress, above)
   }
 
   /** One Box for each native handle. */
@@ -227,6 +248,18 @@ export class Boxes {
   #check(op: string): void {
     if (this.#home.isClosed) throw new RuntimeClosedError(op, false)
   }
+}
+
+/** The options in which a box is not what was asked for. */
+function differences(request: CreateSettings['request'], record: BoxRecord): string[] {
+  const plain = ['ephemeral', 'memory', 'vcpus', 'maxProcesses', 'storage'] as const
+  const had = parseConfig(record)
+  const wanted = parseConfig({ ...record, config: request.config })
+  return [
+    ...(isDeepStrictEqual(request.rootfs, record.rootfs) ? [] : ['rootfs']),
+    ...plain.filter((key) => request[key] !== record[key]),
+    ...(['env', 'cwd', 'user', 'labels'] as const).filter((key) => !isDeepStrictEqual(wanted[key], had[key])),
+  ]
 }
 
 async function within(work: Promise<unknown>, ms: number): Promise<boolean> {

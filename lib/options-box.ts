@@ -2,8 +2,8 @@
 import type { BoxFilter, BoxState, Rootfs } from './box-types.js'
 import type { BoxRecord } from './native.js'
 import {
-  readAbsolute,
   bad,
+  readAbsolute,
   readBoolean,
   readChoice,
   readFunction,

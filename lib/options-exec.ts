@@ -2,8 +2,8 @@
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { ReadableStream } from 'node:stream/web'
-import type { RunOptions, Signal } from './exec-types.js'
 import { InvalidArgumentError } from './errors.js'
+import type { RunOptions, Signal } from './exec-types.js'
 import {
   bad,
   readBoolean,

@@ -1,5 +1,5 @@
 // run(): an execution whose output is collected, and whose end becomes a result or an error.
-import { type ExecErrorResult, ExecError, ExecFailedError, ExecOverflowError, ExecTimeoutError } from './box-errors.js'
+import { ExecError, type ExecErrorResult, ExecFailedError, ExecOverflowError, ExecTimeoutError } from './box-errors.js'
 import { escapeCommand } from './escape.js'
 import type { ListenerFailure } from './events.js'
 import type { Bytes, ExitInfo, RunResult } from './exec-types.js'

@@ -40,14 +40,18 @@ Result<Added> add_or_find(const box::Home& home, const CreateRequest& request, s
   }
 }
 
-// What is left of a box that is not kept goes when it has ended.
+// What is left of a box goes when it has ended: all of one that is not kept, of another what a killed keeper left.
 void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<const box::Home>& home, OpenBox& open,
              bool keep) {
-  if (keep) return;
-  open.on_change = [ground, home, weak = std::weak_ptr<box::Box>(open.box)](const box::StateChange& change) {
+  open.on_change = [ground, home, keep, weak = std::weak_ptr<box::Box>(open.box)](const box::StateChange& change) {
     const auto box = weak.lock();
     if (!box || (change.state != State::kStopped && change.state != State::kFailed)) return;
     const bool stopped = change.state == State::kStopped;
+    if (keep) {
+      if (!stopped)
+        ground->on_worker([home, box] { [[maybe_unused]] const Status done = home->tidy(box->record().id); });
+      return;
+    }
     // The keeper has done it, unless it was killed.
     ground->on_worker([ground, home, box, stopped] {
       [[maybe_unused]] const Status removed = home->remove(box->record().id);
@@ -70,6 +74,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     if (!found->running) {
       open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
       open->box->listen(open);
+      tidy_up(ground, *home, *open, found->record.spec.keep);
       found->open = std::move(open);
     }
     return done(std::move(*found));
@@ -105,6 +110,7 @@ Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::st
   if (made.running) return made;
   open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, home, made.record);
   open->box->listen(open);
+  tidy_up(ground, home, *open, made.record.spec.keep);
   made.open = std::move(open);
   return made;
 }

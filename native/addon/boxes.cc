@@ -413,7 +413,16 @@ void Boxes::release(const Napi::CallbackInfo& info) {
 void Boxes::shutdown() {
   if (std::exchange(ended_, true) || ground_ == nullptr) return;
   ground_->reactor->post([boxes = boxes_] {
-    for (const auto& [key, open] : boxes) open->box->abandon();
+    for (const auto& [key, open] : boxes) {
+      // Never started: nobody else holds it, and nobody else would take it away.
+      if (open->box->state() == box::State::kCreated && open->held) {
+        open->held.reset();
+        const box::BoxRecord& record = open->box->record();
+        if (!record.spec.keep) [[maybe_unused]]
+          const Status removed = open->box->home().remove(record.id);
+      }
+      open->box->abandon();
+    }
   });
   ground_->reactor->stop();
   for (const auto& [key, open] : executions_) open->mailbox().shut();

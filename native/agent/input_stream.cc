@@ -87,7 +87,9 @@ void InputStream::drained() {
   // way it ended.
   if (terminal_) return;
   watch_.reset();
-  sink_.reset();
+  // A terminal is hung up when its other side is closed everywhere: that would kill a program that has closed its own
+  // side and is about to exit. It stays until the process has ended.
+  if (!terminal_) sink_.reset();
 }
 
 void InputStream::say_credit() {

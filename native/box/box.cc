@@ -159,6 +159,8 @@ void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
 void Box::session_lost(Error why) {
   if (!why_) why_ = std::move(why);
   reactor_->post([self = shared_from_this()] {
+    // Its keeper was told already, and this is how a stop goes; to hasten it would call it forced.
+    if (self->state_ == State::kStopping && self->process_.valid()) return;
     if (self->process_.valid())
       self->stop(0, std::chrono::milliseconds(0));
     else

@@ -299,7 +299,8 @@ void Execution::let_go_when_done() {
     return;
   if (out_ && !out_->at_end()) return;
   if (err_ && !err_->at_end()) return;
-  session_->close(channel_);
+  // From here on nobody tells it of the session's end.
+  std::exchange(session_, nullptr)->close(channel_);
 }
 
 void Execution::lost(const Error& why) {

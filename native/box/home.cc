@@ -184,8 +184,11 @@ Result<Home::Held> Home::add(const BoxRecord& record) const {
 }
 
 Result<Home::Held> Home::hold(const std::string& id) const {
+  // Whoever tidies up after the box is waited for.
+  const UniqueFd turn = TRY(lock());
   UniqueFd box = TRY(directory(id));
   UniqueFd locked = TRY(lock_box(box.get(), id));
+  TRY(remove_cgroups(box.get(), id));
   return Held{.directory = std::move(box), .lock = std::move(locked)};
 }
 
@@ -218,6 +221,12 @@ Status Home::remove(const std::string& id) const {
   return remove_tree(boxes_.get(), id);
 }
 
+Status Home::tidy(const std::string& id) const {
+  const UniqueFd turn = TRY(lock());
+  const UniqueFd box = TRY(directory(id));
+  return is_running(box.get()) ? ok_status() : remove_cgroups(box.get(), id);
+}
+
 Status Home::recover() const {
   const UniqueFd held = TRY(lock());
   for (const std::string& id : TRY(ids())) {
@@ -225,11 +234,13 @@ Status Home::recover() const {
     // A record that cannot be read is somebody's; one that is not there was never finished.
     const bool unfinished = !found.ok() && found.error().code == ErrorCode::kBoxNotFound;
     const bool dead = found.ok() && !found.value().running;
+    // What cannot be taken away now keeps nobody from the other boxes: the next open tries again.
     if (unfinished || (dead && !found.value().record.spec.keep)) {
-      TRY(remove(id));
+      [[maybe_unused]] const Status removed = remove(id);
     } else if (dead) {
-      const UniqueFd box = TRY(directory(id));
-      TRY(remove_cgroups(box.get(), id));
+      if (const auto box = directory(id); box.ok()) {
+        [[maybe_unused]] const Status removed = remove_cgroups(box.value().get(), id);
+      }
     }
   }
   return ok_status();

@@ -47,6 +47,8 @@ class Home {
   // Everything of the box that is on disk, and the cgroups that its keeper left. Never follows a link, never crosses a
   // mount. kInUse while a keeper holds its lock. Nothing to remove is no error.
   Status remove(const std::string& id) const;
+  // What a killed keeper left of a box that is kept: its cgroups. Nothing is done to one that runs.
+  Status tidy(const std::string& id) const;
   // Removes what dead owners left: boxes that were not to be kept and that nobody runs, half-made directories.
   Status recover() const;
 

@@ -164,7 +164,10 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
   if (!greeted.ok()) {
     session.reset();
     take_back(std::move(keeper));
-    return std::move(greeted).error();
+    Error why = std::move(greeted).error();
+    // A socket's word for a peer that is gone; to the caller it would mean the runtime.
+    if (why.code == ErrorCode::kClosed) return Error(ErrorCode::kBoxStart, "the box did not start: its keeper ended");
+    return why;
   }
   for (const int fd : {session.get(), keeper.control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
   return LaunchedBox{.process = std::move(keeper.process),

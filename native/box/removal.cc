@@ -7,7 +7,9 @@
 
 #include <array>
 #include <cerrno>
+#include <chrono>
 #include <memory>
+#include <thread>
 #include <vector>
 
 #include "base/unique_fd.h"
@@ -16,6 +18,8 @@ namespace sluicebox::box {
 
 namespace {
 
+constexpr std::chrono::seconds kDying{2};
+constexpr std::chrono::milliseconds kLook{5};
 constexpr int kMaxDepth = 4096;  // far past any path that a program can make by mkdir -p
 
 Status empty_directory(UniqueFd directory, dev_t device, int depth);
@@ -54,6 +58,16 @@ Status empty_directory(UniqueFd directory, dev_t device, int depth) {
   return ok_status();
 }
 
+// 0, or errno. A box whose keeper was killed dies with it, but not in the same moment: its cgroups are busy until then.
+int remove_when_empty(const std::string& cgroup) {
+  const auto deadline = std::chrono::steady_clock::now() + kDying;
+  while (::rmdir(cgroup.c_str()) != 0 && errno != ENOENT) {
+    if (errno != EBUSY || std::chrono::steady_clock::now() >= deadline) return errno;
+    std::this_thread::sleep_for(kLook);
+  }
+  return 0;
+}
+
 }  // namespace
 
 Status remove_tree(int parent, const std::string& name) {
@@ -79,8 +93,8 @@ Status remove_cgroups(int box, const std::string& id) {
     if (const UniqueFd kill(::open((line + "/cgroup.kill").c_str(), O_WRONLY | O_CLOEXEC)); kill.valid()) {
       [[maybe_unused]] const ssize_t put = ::write(kill.get(), "1", 1);
     }
-    if (::rmdir(line.c_str()) != 0 && errno != ENOENT) {
-      return os_error(errno, "cannot remove the cgroup of a box that has ended", line);
+    if (const int failed = remove_when_empty(line); failed != 0) {
+      return os_error(failed, "cannot remove the cgroup of a box that has ended", line);
     }
   }
   return ok_status();

@@ -1,5 +1,6 @@
 // Programs in processes of their own: what a test says of an exit code, a crash or an idle loop is true of a whole process.
 import { spawn } from 'node:child_process'
+import { createInterface } from 'node:readline'
 import { onTestFinished } from 'vitest'
 
 export interface Ended {
@@ -35,6 +36,58 @@ export function runModule(
   // glibc overwrites what is freed: a use of it then crashes here, and not some day.
   const env = { ...process.env, MALLOC_PERTURB_: '165' }
   return runNode(['--input-type=module', '-e', prelude + code, '--', ...args], { deadlineMs, env, onStart })
+}
+
+export interface Running {
+  readonly pid: number
+  /** The next line that it prints. Rejects when it ends first, or says nothing for long. */
+  line(): Promise<string>
+  /** Writes a line to its stdin. */
+  tell(line: string): void
+  kill(signal?: NodeJS.Signals): void
+  readonly ended: Promise<{ code: number | null; signal: NodeJS.Signals | null }>
+}
+
+/** A module under the prelude that runs until it is told or killed. It finds `lines`, an iterator of what it is told. */
+export function startModule(code: string, env: NodeJS.ProcessEnv = {}): Running {
+  const telling = `
+import { createInterface } from 'node:readline'
+const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
+`
+  const child = spawn(process.execPath, ['--input-type=module', '-e', prelude + telling + code], {
+    stdio: ['pipe', 'pipe', 'inherit'],
+    env: { ...process.env, ...env },
+  })
+  if (child.pid === undefined) throw new Error('no process')
+  onTestFinished(() => void child.kill('SIGKILL'))
+  const lines = createInterface({ input: child.stdout })[Symbol.asyncIterator]()
+  const ended = new Promise<{ code: number | null; signal: NodeJS.Signals | null }>((resolve) => {
+    child.once('exit', (code, signal) => resolve({ code, signal }))
+  })
+  child.stdin.on('error', () => {})
+  return {
+    pid: child.pid,
+    async line() {
+      const { value, done } = await within(lines.next(), 'a line')
+      if (done) throw new Error('the child ended without saying more')
+      return value
+    },
+    tell: (line) => void child.stdin.write(`${line}\n`),
+    kill: (signal = 'SIGKILL') => void child.kill(signal),
+    ended,
+  }
+}
+
+async function within<T>(promise: Promise<T>, what: string): Promise<T> {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<never>((_, reject) => {
+    timer = setTimeout(() => reject(new Error(`waited in vain for ${what} of a child`)), 30_000)
+  })
+  try {
+    return await Promise.race([promise, late])
+  } finally {
+    clearTimeout(timer)
+  }
 }
 
 export function runNode(

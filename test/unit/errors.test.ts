@@ -1,7 +1,6 @@
 // The error classes: one for each native code, told apart by code, recognised across realms, with the caller's stack.
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
-import { errorFactories, fromNative, withCallersStack } from '../../lib/native-errors.js'
 import {
   BoxLostError,
   BoxNotFoundError,
@@ -14,11 +13,12 @@ import {
   ExecTimeoutError,
   ImageError,
   InvalidArgumentError,
-  RuntimeClosedError,
   type RunResult,
+  RuntimeClosedError,
   SluiceboxError,
 } from '../../lib/index.js'
 import { loadAddon } from '../../lib/native.js'
+import { errorFactories, fromNative, withCallersStack } from '../../lib/native-errors.js'
 import { makeFolder } from '../support/folder.js'
 import { newGate, openRuntime, rejection, runWork } from '../support/producer.js'
 

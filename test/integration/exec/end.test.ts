@@ -134,7 +134,10 @@ describe.each(transports)('%s', (transport) => {
 
   test('X53, H16: with its first process killed each execution is EXEC_LOST, calls settle, and the box has failed', async () => {
     const box = await boxOver(transport)
-    const cats = await Promise.all([box.exec(['cat'], { stdin: 'pipe' }), box.exec(['sleep', '1000'])])
+    const cats = await Promise.all([
+      box.exec(['sleep', '1000'], { stdin: 'pipe' }),
+      box.exec(['cat'], { stdin: 'pipe' }),
+    ])
     const ends = cats.map((cat) => hear(cat).end)
     const stuck = cats[0].stdin.write(Buffer.alloc(2 ** 22))
     const failed = new Promise<Error>((resolve) => box.on('error', resolve))
