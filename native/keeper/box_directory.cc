@@ -90,6 +90,13 @@ Result<BoxDirectory> BoxDirectory::open(UniqueFd directory, UniqueFd lock, std::
   return opened;
 }
 
+BoxDirectory BoxDirectory::unlocked(UniqueFd directory, std::string id) {
+  BoxDirectory opened;
+  opened.directory_ = std::move(directory);
+  opened.id_ = std::move(id);
+  return opened;
+}
+
 std::string BoxDirectory::path() const {
   char path[PATH_MAX];
   const std::string link = "/proc/self/fd/" + std::to_string(directory_.get());

@@ -17,6 +17,8 @@ class BoxDirectory {
   // Locked until the keeper ends, however that comes: `lock` is the open file by which its sender holds the lock, so it
   // is free at no moment in between. kInUse: another has it.
   static Result<BoxDirectory> open(UniqueFd directory, UniqueFd lock, std::string id);
+  // For a caller who holds the lock by other means.
+  static BoxDirectory unlocked(UniqueFd directory, std::string id);
 
   int get() const { return directory_.get(); }
   // As the host names it now.

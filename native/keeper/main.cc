@@ -85,9 +85,8 @@ int fail(const Error& error) {
 }
 
 // The owner went while the box was launched: nobody will start it again, nobody will clean.
-void clean_for_owner(UniqueFd directory, UniqueFd lock, const std::string& id) {
-  auto opened = BoxDirectory::open(std::move(directory), std::move(lock), id);
-  if (opened.ok()) (void)opened.value().remove();
+void clean_for_owner(UniqueFd directory, const std::string& id) {
+  (void)BoxDirectory::unlocked(std::move(directory), id).remove();
 }
 
 int run() {
@@ -96,10 +95,11 @@ int run() {
   const bool keep = order.value().launch.keep;
   const std::string id = order.value().launch.id;
   UniqueFd directory(::fcntl(order.value().directory.get(), F_DUPFD_CLOEXEC, 0));
-  UniqueFd lock(::fcntl(order.value().lock.get(), F_DUPFD_CLOEXEC, 0));
+  // Held over the launch's end: nobody else begins with the box while it is cleaned.
+  const UniqueFd lock(::fcntl(order.value().lock.get(), F_DUPFD_CLOEXEC, 0));
   auto box = launch(std::move(order).value(), kOwner);
   if (!box.ok()) {
-    if (box.error().code == ErrorCode::kClosed && !keep) clean_for_owner(std::move(directory), std::move(lock), id);
+    if (box.error().code == ErrorCode::kClosed && !keep) clean_for_owner(std::move(directory), id);
     return fail(box.error());
   }
   protocol::Launched launched;
