@@ -132,7 +132,10 @@ test('S3, S7, S11: every call that leads out is refused', async ({ skip }) => {
       .split('\n')
       .map((line) => [line.slice(0, line.lastIndexOf(' ')), line.slice(line.lastIndexOf(' ') + 1)])
     expect(answers.length).toBe(38)
-    for (const [what, answer] of answers) expect(['EPERM', 'ENOSYS'], `${what}: ${answer}`).toContain(answer)
+    for (const [what, answer] of answers)
+      expect(what?.startsWith('mknod') ? ['EPERM', 'EACCES'] : ['EPERM', 'ENOSYS'], `${what}: ${answer}`).toContain(
+        answer,
+      )
   }
 })
 
@@ -298,7 +301,7 @@ test('S14: executions can neither signal, trace, read nor replace the agent', as
   for (const script of [
     'cat /proc/1/mem | head -c 1',
     'head -c 1 /proc/1/environ',
-    'ls /proc/1/fd',
+    'readlink /proc/1/fd/3',
     'cat /proc/1/maps',
     'cat /proc/1/fd/3',
     'echo x > /proc/1/exe',
@@ -323,8 +326,11 @@ test('S22: orphans are reaped, and the end of a box ends them', async () => {
     'every orphan to be reaped',
   )
   await box.shell('(setsid sleep 1000 >/dev/null 2>&1 &)', { check: true })
-  const [orphan] = descendantsOf(first.pid)
-  expect(orphan?.name).toBe('sleep')
+  const [orphan] = await eventually(
+    () => descendantsOf(first.pid),
+    ([one]) => one?.name === 'sleep',
+    'the orphan to run',
+  )
   await box.stop({ force: true })
   await eventually(
     () => existsSync(`/proc/${orphan?.pid}`),
