@@ -1,5 +1,5 @@
 // Breaks one rule at a time (test/mutants/ID.patch) in a copy of the tree, builds, and shows that the test naming ID fails.
-// A patch under native/ is run against the native tests; one of lib/, native/addon or the addon's link line against vitest. mutants.mjs [ID …]
+// A patch of lib/, of the addon or of the programs of boxes is run against vitest; any other under native/ against the native tests. mutants.mjs [ID …]
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -53,7 +53,7 @@ function ruleOf(id) {
 }
 
 function suiteOf(id) {
-  return /^\+\+\+ b\/(lib\/|native\/addon\/|native\/CMakeLists\.txt)/m.test(readFileSync(patchOf(id), 'utf8'))
+  return /^\+\+\+ b\/(lib\/|native\/(addon|agent|box|keeper)\/|native\/CMakeLists\.txt)/m.test(readFileSync(patchOf(id), 'utf8'))
     ? sdkSuite
     : nativeSuite
 }

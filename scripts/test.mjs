@@ -2,6 +2,7 @@
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
+import { countBoxSuites, runAsOrdinaryUser } from './box-suites.mjs'
 import { bin, root } from './shell.mjs'
 
 const script = (name, ...args) => [process.execPath, join(root, 'scripts', name), ...args]
@@ -53,9 +54,34 @@ for (const [title, [program, ...args], count] of steps) {
     `-- ${title}: ${counted.passed} passed, ${counted.failed} failed (${((performance.now() - started) / 1000).toFixed(0)} s)`,
   )
 }
+boxSuitesTwice()
 if (failures.length > 0) console.log(`\nfailed: ${failures.join('; ')}`)
 console.log(`\n${total.passed} passed, ${total.failed} failed`)
 process.exit(total.failed > 0 ? 1 : 0)
+
+/** The suites of boxes hold for root and for an ordinary user: as root both are run, and a run without either fails. */
+function boxSuitesTwice() {
+  const isRoot = process.getuid() === 0
+  const here = countBoxSuites(vitestReport, root)
+  const runs = [[isRoot ? 'root' : `an ordinary user (uid ${process.getuid()})`, here]]
+  if (isRoot) {
+    console.log('\n== box suites as an ordinary user')
+    const there = runAsOrdinaryUser()
+    if (there.code !== 0 && there.failed === 0) there.failed = 1
+    total.passed += there.passed
+    total.failed += there.failed
+    if (there.failed > 0) failures.push('box suites as an ordinary user')
+    runs.push([`an ordinary user (uid ${there.uid})`, there])
+  }
+  console.log('')
+  for (const [who, { passed, failed, skipped, overPassed, overFramed }] of runs) {
+    const transports = `streams passed ${overPassed}, framed ${overFramed}`
+    console.log(`box suites as ${who}: ${passed} passed, ${failed} failed, ${skipped} skipped (${transports})`)
+    if (overPassed > 0 && overFramed > 0) continue
+    total.failed++
+    failures.push(`box suites as ${who}: none ran over one of the transports`)
+  }
+}
 
 function one(code) {
   return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }

@@ -1,6 +1,8 @@
 #include "addon/box_operations.h"
 
+#include <chrono>
 #include <ctime>
+#include <thread>
 #include <utility>
 
 namespace sluicebox::addon {
@@ -8,6 +10,9 @@ namespace sluicebox::addon {
 namespace {
 
 using box::State;
+
+constexpr std::chrono::seconds kDying{2};
+constexpr std::chrono::milliseconds kLook{5};
 
 std::int64_t now_ms() {
   timespec now{};
@@ -40,6 +45,16 @@ Result<Added> add_or_find(const box::Home& home, const CreateRequest& request, s
   }
 }
 
+// Of a box that has ended. PID 1 of a killed keeper dies with it, not in the same moment, and has its lock until then.
+void remove_ended(const box::Home& home, const std::string& id) {
+  const auto deadline = box::Clock::now() + kDying;
+  while (true) {
+    const Status removed = home.remove(id);
+    if (removed.ok() || removed.error().code != ErrorCode::kInUse || box::Clock::now() >= deadline) return;
+    std::this_thread::sleep_for(kLook);
+  }
+}
+
 // What is left of a box goes when it has ended: all of one that is not kept, of another what a killed keeper left.
 void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<const box::Home>& home, OpenBox& open,
              bool keep) {
@@ -54,7 +69,7 @@ void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<con
     }
     // The keeper has done it, unless it was killed.
     ground->on_worker([ground, home, box, stopped] {
-      [[maybe_unused]] const Status removed = home->remove(box->record().id);
+      remove_ended(*home, box->record().id);
       if (stopped) ground->reactor->post([box] { box->set_removed(); });
     });
   };
@@ -90,8 +105,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   }
   ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
   auto launched = open->box->launch_on_worker(std::move(added->held), cancel, deadline);
-  if (!launched.ok()) [[maybe_unused]]
-    const Status removed = (*home)->remove(added->record.id);
+  if (!launched.ok()) remove_ended(**home, added->record.id);
   const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));
   ground->reactor->post([open, result, made = std::move(made), done] {
     Status started = open->box->finish_start(std::move(*result));
@@ -150,7 +164,7 @@ void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr
     const auto remove = [ground, open] {
       ground->on_worker([open] {
         open->held.reset();
-        [[maybe_unused]] const Status removed = open->box->home().remove(open->box->record().id);
+        remove_ended(open->box->home(), open->box->record().id);
       });
     };
     const State state = open->box->state();

@@ -126,18 +126,19 @@ test.each(victims)('B9, H23: SIGKILL for the %s during create leaves nothing', a
     if (victim === 'owner') await child.ended
     else expect(await child.line(), `seed ${SEED}, round ${round}`).toMatch(/^(BOX_START|created)$/)
     const ids = idsIn(home)
-    // An owner that was killed before its keeper had its order leaves a directory, for the next open to remove.
-    if (victim === 'owner') expect(await openRuntime({ home }).list()).toEqual([])
+    const where = `round ${round} of seed ${SEED}`
     await eventually(
-      () => [
-        ...ids.flatMap((id) => leftOf({ id })),
-        ...allProcesses()
-          .filter(({ pid, start, state }) => seen.get(pid) === start && state !== 'Z')
-          .map(({ name }) => name),
-        ...idsIn(home),
-      ],
+      () => allProcesses().filter(({ pid, start, state }) => seen.get(pid) === start && state !== 'Z'),
       (left) => left.length === 0,
-      `round ${round} of seed ${SEED} to leave nothing`,
+      `${where} to leave no process`,
+      8000,
+    )
+    // An owner that was killed before its keeper had its order leaves a directory, for the next open to remove.
+    if (victim === 'owner') expect(await openRuntime({ home }).list(), where).toEqual([])
+    await eventually(
+      () => [...ids.flatMap((id) => leftOf({ id })), ...idsIn(home)],
+      (left) => left.length === 0,
+      `${where} to leave nothing`,
       8000,
     )
     child.kill()
