@@ -53,7 +53,9 @@ function ruleOf(id) {
 }
 
 function suiteOf(id) {
-  return /^\+\+\+ b\/(lib\/|native\/(addon|agent|box|keeper)\/|native\/CMakeLists\.txt)/m.test(readFileSync(patchOf(id), 'utf8'))
+  return /^\+\+\+ b\/(lib\/|native\/(addon|agent|box|keeper)\/|native\/CMakeLists\.txt)/m.test(
+    readFileSync(patchOf(id), 'utf8'),
+  )
     ? sdkSuite
     : nativeSuite
 }
