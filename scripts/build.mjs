@@ -36,7 +36,7 @@ export function addon(config) {
 }
 
 export function nativeTests(config) {
-  cmake(`build/native-${config}`, [`-DCMAKE_BUILD_TYPE=${config}`, '-DSLUICEBOX_TESTS=ON'])
+  cmake(`build/native-${config}`, [`-DCMAKE_BUILD_TYPE=${config}`, '-DSLUICEBOX_TESTS=ON'], 'native_tests')
 }
 
 /** Everything under clang, with its thread safety analysis; the fuzz targets instrumented. */
@@ -44,9 +44,9 @@ function fuzz() {
   cmake('build/fuzz', ['-DCMAKE_CXX_COMPILER=clang++-19', '-DSLUICEBOX_FUZZ=ON'])
 }
 
-function cmake(folder, options) {
+function cmake(folder, options, target = 'all') {
   run('cmake', ['-S', 'native', '-B', folder, '-G', 'Ninja', ...options, '-Wno-dev', '--log-level=WARNING'])
-  run('cmake', ['--build', folder, '-j', jobs])
+  run('cmake', ['--build', folder, '-j', jobs, '--target', target])
 }
 
 function typescript() {

@@ -87,9 +87,12 @@ function one(code) {
   return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
 }
 
+/** One summary for each shard. */
 function doctest(_code, text) {
-  const match = /test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/.exec(text)
-  return match ? { passed: Number(match[1]), failed: Number(match[2]) } : { passed: 0, failed: 1 }
+  const summaries = [...text.matchAll(/test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g)]
+  if (summaries.length === 0) return { passed: 0, failed: 1 }
+  const sum = (group) => summaries.reduce((total, match) => total + Number(match[group]), 0)
+  return { passed: sum(1), failed: sum(2) }
 }
 
 function vitest(_code, _text) {

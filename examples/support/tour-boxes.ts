@@ -32,7 +32,8 @@ export async function tourBoxes(runtime: Runtime, expectSame: ExpectSame): Promi
     tty: true,
   })
   await dialog.stdin.write('Ada\n')
-  expectSame('it answers', (await dialog.waitForLine(/^hello /)).trim(), 'hello Ada')
+  // Its prompt has no end of line: the answer may stand behind it.
+  expectSame('it answers', (await dialog.waitForLine(/hello /)).trim().endsWith('hello Ada'), true)
   await dialog.wait()
 
   say('11. 200 MB for a reader that takes its time')

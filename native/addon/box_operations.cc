@@ -165,6 +165,7 @@ void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr
       ground->on_worker([open] {
         open->held.reset();
         remove_ended(open->box->home(), open->box->record().id);
+        open->box->unlisten();
       });
     };
     const State state = open->box->state();

@@ -105,6 +105,12 @@ static void give_back(event_queue::Queue& queue, OpenBox& open) {
   [[maybe_unused]] const auto claim = queue.claim(open.id());
 }
 
+// The same for one that no destroy_box() will hear the end of.
+static void drop(event_queue::Queue& queue, OpenBox& open) {
+  give_back(queue, open);
+  if (open.box) open.box->unlisten();
+}
+
 HandleId Boxes::create(Napi::Env env, const Napi::Object& request, bool wants_progress) {
   const CreateRequest wanted{.home = text_of(request, "home"),
                              .spec = spec_of(request),
@@ -124,24 +130,25 @@ HandleId Boxes::create(Napi::Env env, const Napi::Object& request, bool wants_pr
   const auto done = [operation, open, ground = *ground, queue = queue_, self = weak_from_this()](Result<MadeBox> made) {
     const bool kept = made.ok() && made->open != nullptr;
     if (!made.ok() || !operation->cancel().try_commit()) {
-      if (kept && !made->reused) destroy_box(ground, open);
-      give_back(*queue, *open);
+      const bool destroyed = kept && !made->reused;
+      if (destroyed) destroy_box(ground, open);
+      destroyed ? give_back(*queue, *open) : drop(*queue, *open);
       return operation->complete(
           failure(made.ok() ? Error(ErrorCode::kCancelled, "the operation was cancelled") : made.error()));
     }
-    if (!kept) give_back(*queue, *open);
+    if (!kept) drop(*queue, *open);
     auto value = [self, made = *made, queue](Napi::Env at) -> Result<Napi::Value> {
       const auto boxes = self.lock();
       if (!boxes) return Error(ErrorCode::kClosed, "the runtime is closed");
       auto handed = hand_over(at, *boxes, made);
       // It was opened twice at once: the other one stands.
-      if (made.open && boxes->find(made.record.id) != made.open) give_back(*queue, *made.open);
+      if (made.open && boxes->find(made.record.id) != made.open) drop(*queue, *made.open);
       return handed;
     };
     auto reclaim = [ground, queue, made = *made] {
       if (!made.open) return;
       if (!made.reused) destroy_box(ground, made.open);
-      give_back(*queue, *made.open);
+      made.reused ? drop(*queue, *made.open) : give_back(*queue, *made.open);
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value)), std::move(reclaim)));
   };
@@ -166,17 +173,17 @@ HandleId Boxes::open(Napi::Env env, const Napi::Object& request) {
   }
   (*ground)->on_worker(operation, [=, ground = *ground, queue = queue_, self = weak_from_this()] {
     auto made = find_box(ground, home, id_or_name, open);
-    if (!made.ok() || made->open == nullptr) give_back(*queue, *open);
+    if (!made.ok() || made->open == nullptr) drop(*queue, *open);
     if (!made.ok()) return operation->complete(failure(std::move(made).error()));
     auto value = [self, made = *made, queue](Napi::Env at) -> Result<Napi::Value> {
       const auto boxes = self.lock();
       if (!boxes) return Error(ErrorCode::kClosed, "the runtime is closed");
       auto handed = hand_over(at, *boxes, made);
-      if (made.open && boxes->find(made.record.id) != made.open) give_back(*queue, *made.open);
+      if (made.open && boxes->find(made.record.id) != made.open) drop(*queue, *made.open);
       return handed;
     };
     auto reclaim = [queue, made = *made] {
-      if (made.open) give_back(*queue, *made.open);
+      if (made.open) drop(*queue, *made.open);
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value)), std::move(reclaim)));
   });
@@ -405,7 +412,9 @@ void Boxes::release(const Napi::CallbackInfo& info) {
     [[maybe_unused]] const auto claim = queue_->claim(execution->second->id());
     executions_.erase(execution);
   } else if (const auto box = boxes_.find(key); box != boxes_.end()) {
-    give_back(*queue_, *box->second);
+    drop(*queue_, *box->second);
+    // Its last owner is to be the reactor's thread, which its descriptors belong to.
+    ground_->reactor->post([open = box->second] {});
     boxes_.erase(box);
   }
 }
@@ -425,8 +434,15 @@ void Boxes::shutdown() {
     }
   });
   ground_->reactor->stop();
-  for (const auto& [key, open] : executions_) open->mailbox().shut();
-  for (const auto& [key, open] : boxes_) open->mailbox().shut();
+  // The reactor has ended: this thread is the last that owns any of them, and unties who own each other.
+  for (const auto& [key, open] : executions_) {
+    open->mailbox().shut();
+    open->set_execution(nullptr);
+  }
+  for (const auto& [key, open] : boxes_) {
+    open->mailbox().shut();
+    open->box->listen(nullptr);
+  }
   // With them go the reactor's descriptors and the home's.
   executions_.clear();
   boxes_.clear();

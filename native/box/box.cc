@@ -85,6 +85,11 @@ Error Box::wrong_state(const char* what) const {
   return {ErrorCode::kBoxState, std::string("the box is ") + state_name(state_) + ", so it cannot " + what};
 }
 
+void Box::unlisten() {
+  // The listener's last owner may be this very box: it goes after the task.
+  reactor_->post([self = shared_from_this()] { self->listener_.reset(); });
+}
+
 // ---------- start ----------
 Status Box::begin_start() {
   const bool startable = state_ == State::kCreated || state_ == State::kStopped || state_ == State::kFailed;
@@ -142,7 +147,7 @@ Result<std::shared_ptr<Execution>> Box::execute(ExecutionOptions options, std::s
 // ---------- end ----------
 void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
   if (state_ != State::kRunning && state_ != State::kStopping) {
-    if (request != 0)
+    if (request != 0 && listener_)
       listener_->stopped(request, state_ == State::kStarting ? Result<bool>(wrong_state("stop")) : Result<bool>(false));
     return;
   }
@@ -206,10 +211,7 @@ void Box::end() {
   else
     change(State::kFailed, false, why);
   for (const std::uint32_t request : std::exchange(stops_, {})) {
-    if (orderly)
-      listener_->stopped(request, killed);
-    else
-      listener_->stopped(request, why);
+    if (listener_) listener_->stopped(request, orderly ? Result<bool>(killed) : Result<bool>(why));
   }
 }
 

@@ -54,6 +54,8 @@ class Box final : public std::enable_shared_from_this<Box> {
   const Home& home() const { return *home_; }
   // Hears of every change from now on.
   void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
+  // From any thread: nobody hears of it from here on. A listener that owns the box is owned by it no more.
+  void unlisten();
   State state() const { return state_; }
 
   // From kCreated, kStopped or kFailed (of a box that is kept); kBoxState otherwise.

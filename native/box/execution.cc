@@ -109,7 +109,8 @@ Status Execution::start_pumps(UniqueFd terminal) {
   if (options_.framed && options_.spawn.in == Stdio::kFramed) framed_in_.emplace(*session_, channel_, answer);
   const auto start = [this](std::optional<OutputPump>& pump, UniqueFd pipe, Stream stream) -> Status {
     if (!pipe.valid()) return ok_status();
-    pump.emplace(reactor_, std::move(pipe), listener_->sink(stream), [this, stream] { tell_stalled(stream); });
+    pump.emplace(reactor_, std::move(pipe), options_.spawn.tty, listener_->sink(stream),
+                 [this, stream] { tell_stalled(stream); });
     return pump->start();
   };
   TRY(start(out_, std::move(ours_.out), Stream::kStdout));

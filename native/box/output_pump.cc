@@ -26,8 +26,8 @@ constexpr int kHotPipe = 1 << 20;
 
 }  // namespace
 
-OutputPump::OutputPump(Reactor& reactor, UniqueFd pipe, StreamSink& sink, std::function<void()> full)
-    : reactor_(reactor), pipe_(std::move(pipe)), full_(std::move(full)), sink_(&sink) {}
+OutputPump::OutputPump(Reactor& reactor, UniqueFd pipe, bool terminal, StreamSink& sink, std::function<void()> full)
+    : reactor_(reactor), pipe_(std::move(pipe)), terminal_(terminal), full_(std::move(full)), sink_(&sink) {}
 
 OutputPump::~OutputPump() { close(); }
 
@@ -37,15 +37,45 @@ void OutputPump::resume() {
   if (state_ != State::kFull) return;
   state_ = State::kReading;
   wait_for_bytes();
+  // What was read ahead makes no descriptor ready.
+  while (!ahead_.empty() && state_ == State::kReading && read_into_sink()) {
+  }
 }
 
 std::uint64_t OutputPump::end_at_own_bytes() {
   if (limit_) return *limit_;
-  int held = 0;
-  if (pipe_.valid()) ::ioctl(pipe_.get(), FIONREAD, &held);
-  limit_ = total_ + static_cast<std::uint64_t>(std::max(held, 0));
+  if (terminal_ && pipe_.valid() && state_ != State::kDiscarding) {
+    read_ahead();
+    limit_ = total_ + ahead_.size();
+    while (total_ < *limit_ && state_ != State::kFull && read_into_sink()) {
+    }
+  } else {
+    int held = 0;
+    if (pipe_.valid()) ::ioctl(pipe_.get(), FIONREAD, &held);
+    limit_ = total_ + static_cast<std::uint64_t>(std::max(held, 0));
+  }
   if (pipe_.valid() && state_ != State::kDiscarding && total_ == *limit_) discard();
   return *limit_;
+}
+
+// A terminal's count leaves out what is on its way through the line discipline; reading fetches that as well.
+void OutputPump::read_ahead() {
+  std::array<std::byte, 4096> chunk;
+  while (ahead_.size() < kRead) {
+    const ssize_t got = ::read(pipe_.get(), chunk.data(), chunk.size());
+    if (got < 0 && errno == EINTR) continue;
+    if (got <= 0) return;
+    ahead_.insert(ahead_.end(), chunk.begin(), chunk.begin() + got);
+  }
+}
+
+// read(), of what was read ahead first.
+ssize_t OutputPump::fetch(MutableBytes space) {
+  if (ahead_.empty()) return ::read(pipe_.get(), space.data(), space.size());
+  const std::size_t count = std::min(space.size(), ahead_.size());
+  std::copy_n(ahead_.begin(), count, space.begin());
+  ahead_.erase(ahead_.begin(), ahead_.begin() + static_cast<std::ptrdiff_t>(count));
+  return static_cast<ssize_t>(count);
 }
 
 void OutputPump::discard() {
@@ -82,7 +112,7 @@ bool OutputPump::read_into_sink() {
     return false;
   }
   ssize_t got = 0;
-  do got = ::read(pipe_.get(), space.data(), space.size());
+  do got = fetch(space);
   while (got < 0 && errno == EINTR);
   sink_->filled(static_cast<std::size_t>(std::max<ssize_t>(got, 0)));
   if (got < 0 && errno == EAGAIN) return false;

@@ -12,6 +12,7 @@
 #include <cstdint>
 #include <functional>
 #include <optional>
+#include <vector>
 
 #include "base/unique_fd.h"
 #include "box/reactor.h"
@@ -22,7 +23,7 @@ namespace sluicebox::box {
 class OutputPump final : public Watcher {
  public:
   // `pipe` does not block. `full` is called when the sink has no room, so that the program has to wait.
-  OutputPump(Reactor& reactor, UniqueFd pipe, StreamSink& sink, std::function<void()> full);
+  OutputPump(Reactor& reactor, UniqueFd pipe, bool terminal, StreamSink& sink, std::function<void()> full);
   ~OutputPump() override;
 
   Status start();
@@ -41,6 +42,8 @@ class OutputPump final : public Watcher {
 
   void read_some();
   bool read_into_sink();
+  ssize_t fetch(MutableBytes space);
+  void read_ahead();
   void throw_away();
   void rest();
   void wait_for_bytes();
@@ -49,6 +52,8 @@ class OutputPump final : public Watcher {
 
   Reactor& reactor_;
   UniqueFd pipe_;
+  const bool terminal_;
+  std::vector<std::byte> ahead_;  // of a terminal: read when its process ended, and not in the sink yet
   const std::function<void()> full_;
   StreamSink* sink_;  // null once it was told that the stream has ended
   State state_ = State::kReading;

@@ -51,14 +51,21 @@ export function keeperOf(id: string): SeenProcess | undefined {
 }
 
 export const cgroupsNamed = (part: string, folder = '/sys/fs/cgroup'): string[] =>
-  existsSync(folder)
-    ? readdirSync(folder, { withFileTypes: true })
-        .filter((entry) => entry.isDirectory())
-        .flatMap(({ name }) => {
-          const path = join(folder, name)
-          return name.includes(part) ? [path] : cgroupsNamed(part, path)
-        })
-    : []
+  foldersIn(folder).flatMap((name) => {
+    const path = join(folder, name)
+    return name.includes(part) ? [path] : cgroupsNamed(part, path)
+  })
+
+/** None where there is no such folder, or none any more. */
+function foldersIn(folder: string): string[] {
+  try {
+    return readdirSync(folder, { withFileTypes: true })
+      .filter((entry) => entry.isDirectory())
+      .map(({ name }) => name)
+  } catch {
+    return []
+  }
+}
 
 /** Mounts that this process sees, and that are a box's. */
 export const mountsNamed = (part: string): string[] =>

@@ -241,14 +241,14 @@ test('X49: an iterator holds little, comes back for more, and leaves when the lo
   await settle()
   expect(lane.reads).toBe(1)
   const piece = await pull.take()
-  expect(piece?.chunk.length).toBe(256 * 1024)
+  expect(piece?.chunk.length).toBe(64 * 1024)
   pull.close()
   await settle()
   expect(await pull.take()).toBe(undefined)
   const rest = new Taker()
   lane.output.attach(rest)
   await settle()
-  expect(rest.text.length).toBe(300_000 - 256 * 1024)
+  expect(rest.text.length).toBe(300_000 - 64 * 1024)
 })
 
 test('lines() of a stream end with it, and an abort ends them with its reason', async () => {
