@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "box/keeper_process.h"
 #include "box/sealed_program.h"
@@ -26,6 +27,9 @@ constexpr std::size_t kMaxMessage = std::size_t{256} * 1024;
 constexpr std::chrono::milliseconds kSlice{50};
 // A keeper that is told to stop by our hang-up has this long to clean up.
 constexpr std::chrono::seconds kCleanUp{5};
+constexpr const char* kKeeper = "/sluicebox-keeper";
+// As long as an id, whose place it takes in the list of processes.
+constexpr const char* kNoBoxYet = "spare-------------------";
 
 protocol::Limit limit_of(const LimitSpec& spec) { return {.value = spec.value, .asked = spec.asked}; }
 
@@ -94,7 +98,7 @@ Error start_error(const protocol::LaunchFailed& failed) {
   return error;
 }
 
-Result<protocol::Launched> wait_for_keeper(int control, const CancelToken& cancel, Deadline deadline) {
+Result<protocol::Launched> hear_keeper(int control, const CancelToken& cancel, Deadline deadline) {
   Conversation keeper(control, cancel, deadline);
   const protocol::Message answer = TRY(keeper.next("keeper"));
   if (answer.header.type == Type::kLaunchFailed)
@@ -103,9 +107,12 @@ Result<protocol::Launched> wait_for_keeper(int control, const CancelToken& cance
   return protocol::decode_launched(answer.payload);
 }
 
-Status greet_agent(int session, const CancelToken& cancel, Deadline deadline) {
+Status greet_agent(int session) {
   const auto hello = protocol::encode(protocol::Hello{.version = protocol::kVersion, .leash = false});
-  TRY(protocol::send_message(session, {.type = Type::kHello}, hello));
+  return protocol::send_message(session, {.type = Type::kHello}, hello);
+}
+
+Status hear_agent(int session, const CancelToken& cancel, Deadline deadline) {
   Conversation agent(session, cancel, deadline);
   const protocol::Message answer = TRY(agent.next("agent"));
   if (answer.header.type != Type::kHello) return Error(ErrorCode::kBoxStart, "the agent did not greet");
@@ -114,6 +121,16 @@ Status greet_agent(int session, const CancelToken& cancel, Deadline deadline) {
   return Error(ErrorCode::kBoxStart, "the agent speaks version " + std::to_string(theirs.version) +
                                          " of the protocol, this release " + std::to_string(protocol::kVersion))
       .advise("Rebuild or reinstall the package: its programs are of two releases.");
+}
+
+// The agent is heard first: its greeting is the last thing to come, and its end comes with whatever the keeper has to
+// say of a failure. So one wait does for both.
+Result<protocol::Launched> hear_both(int control, int session, const CancelToken& cancel, Deadline deadline) {
+  Status greeted = hear_agent(session, cancel, deadline);
+  if (!greeted.ok() && greeted.error().code != ErrorCode::kBoxStart) return std::move(greeted).error();
+  auto launched = hear_keeper(control, cancel, deadline);
+  if (greeted.ok() || !launched.ok()) return launched;
+  return std::move(greeted).error();
 }
 
 // Hangs up and waits until the keeper has taken everything away.
@@ -136,6 +153,59 @@ Result<UniqueFd> NamespaceEngine::agent() {
   return copy;
 }
 
+// ---------- the spare ----------
+void NamespaceEngine::prepare() {
+  {
+    MutexLock lock(mutex_);
+    if (closed_ || preparing_ || spare_) return;
+    preparing_ = true;
+  }
+  auto made = spare_keeper();
+  {
+    MutexLock lock(mutex_);
+    preparing_ = false;
+    if (!made.ok()) return;  // the launch that needs one says why
+    if (!closed_) {
+      spare_ = Spare{std::move(made).value(), std::chrono::steady_clock::now()};
+      return;
+    }
+  }
+  take_back(std::move(made).value());
+}
+
+Result<KeeperProcess> NamespaceEngine::spare_keeper() {
+  const UniqueFd program = TRY(agent());
+  KeeperProcess keeper = TRY(start_keeper(programs_ + kKeeper, kNoBoxYet));
+  const int passed[] = {program.get()};
+  const Status sent = protocol::send_message(keeper.control.get(), {.type = Type::kPrepare}, {}, passed);
+  if (sent.ok()) return keeper;
+  take_back(std::move(keeper));
+  return sent.error();
+}
+
+std::optional<KeeperProcess> NamespaceEngine::take_spare() {
+  MutexLock lock(mutex_);
+  auto taken = std::exchange(spare_, std::nullopt);
+  return taken ? std::optional(std::move(taken->keeper)) : std::nullopt;
+}
+
+void NamespaceEngine::retire(std::chrono::steady_clock::duration age) {
+  {
+    MutexLock lock(mutex_);
+    if (!spare_ || std::chrono::steady_clock::now() - spare_->since < age) return;
+  }
+  if (auto keeper = take_spare()) take_back(*std::move(keeper));
+}
+
+void NamespaceEngine::close() {
+  {
+    MutexLock lock(mutex_);
+    closed_ = true;
+  }
+  if (auto keeper = take_spare()) take_back(*std::move(keeper));
+}
+
+// ---------- a launch ----------
 Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                                             Deadline deadline) {
   TRY(cancel.check());
@@ -152,26 +222,36 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
     }
     passed.push_back(root.get());
   }
-  KeeperProcess keeper = TRY(start_keeper(programs_ + "/sluicebox-keeper", record.id));
-  Status sent = protocol::send_message(keeper.control.get(), {.type = Type::kLaunch},
-                                       protocol::encode(launch_message(record)), passed);
+  const auto order = protocol::encode(launch_message(record));
+  const auto send_order = [&](const KeeperProcess& to) {
+    return protocol::send_message(to.control.get(), {.type = Type::kLaunch}, order, passed);
+  };
+  std::optional<KeeperProcess> keeper = take_spare();
+  if (keeper && !send_order(*keeper).ok()) take_back(*std::exchange(keeper, std::nullopt));  // it was killed
+  Status sent = ok_status();
+  if (!keeper) {
+    keeper = TRY(start_keeper(programs_ + kKeeper, record.id));
+    sent = send_order(*keeper);
+  }
   // Ours are closed before the agent is waited for: else its death would not be seen.
   theirs.reset();
   held.lock.reset();
-  Result<protocol::Launched> launched =
-      sent.ok() ? wait_for_keeper(keeper.control.get(), cancel, deadline) : Result<protocol::Launched>(sent.error());
-  Status greeted = launched.ok() ? greet_agent(session.get(), cancel, deadline) : Status(launched.error());
-  if (!greeted.ok()) {
+  // Said before anybody listens: the agent finds it. One that never comes to be hangs up, which is seen below.
+  if (sent.ok()) [[maybe_unused]]
+    const Status greeted = greet_agent(session.get());
+  Result<protocol::Launched> launched = sent.ok() ? hear_both(keeper->control.get(), session.get(), cancel, deadline)
+                                                  : Result<protocol::Launched>(std::move(sent).error());
+  if (!launched.ok()) {
     session.reset();
-    take_back(std::move(keeper));
-    Error why = std::move(greeted).error();
+    take_back(*std::move(keeper));
+    Error why = std::move(launched).error();
     // A socket's word for a peer that is gone; to the caller it would mean the runtime.
     if (why.code == ErrorCode::kClosed) return Error(ErrorCode::kBoxStart, "the box did not start: its keeper ended");
     return why;
   }
-  for (const int fd : {session.get(), keeper.control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
-  return LaunchedBox{.process = std::move(keeper.process),
-                     .control = std::move(keeper.control),
+  for (const int fd : {session.get(), keeper->control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  return LaunchedBox{.process = std::move(keeper->process),
+                     .control = std::move(keeper->control),
                      .session = std::move(session),
                      .first_uid = launched->first_uid,
                      .warnings = std::move(launched->warnings)};
