@@ -133,14 +133,16 @@ Result<protocol::Launched> hear_both(int control, int session, const CancelToken
   return std::move(greeted).error();
 }
 
-// Hangs up and waits until the keeper has taken everything away.
-void take_back(KeeperProcess keeper) {
+// Hangs up and waits until the keeper has taken everything away. True when it was killed.
+bool take_back(KeeperProcess keeper) {
   keeper.control.reset();
   pollfd ended{keeper.process.get(), POLLIN, 0};
   const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(kCleanUp);
+  siginfo_t end{};
   if (::poll(&ended, 1, static_cast<int>(wait.count())) > 0) {
-    ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(keeper.process.get()), nullptr, WEXITED | __WALL);
+    ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(keeper.process.get()), &end, WEXITED | __WALL);
   }
+  return end.si_code == CLD_KILLED || end.si_code == CLD_DUMPED;
 }
 
 }  // namespace
@@ -209,6 +211,17 @@ void NamespaceEngine::close() {
 Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                                             Deadline deadline) {
   TRY(cancel.check());
+  bool killed = false;
+  if (auto spare = take_spare()) {
+    auto launched = order(record, held, *std::move(spare), cancel, deadline, killed);
+    // It may have been killed while it waited: that is no failure of this box.
+    if (launched.ok() || !killed) return launched;
+  }
+  return order(record, held, TRY(start_keeper(programs_ + kKeeper, record.id)), cancel, deadline, killed);
+}
+
+Result<LaunchedBox> NamespaceEngine::order(const BoxRecord& record, const Home::Held& held, KeeperProcess keeper,
+                                           const CancelToken& cancel, Deadline deadline, bool& killed) {
   const UniqueFd program = TRY(agent());
   auto [session, theirs] = TRY(protocol::packet_pair());
   std::vector<int> passed = {theirs.get(), program.get(), held.directory.get(), held.lock.get()};
@@ -218,40 +231,31 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
     if (!root.valid()) {
       Error error = os_error(errno, "cannot open the root file system's directory", *record.spec.directory);
       error.code = ErrorCode::kBoxStart;
+      take_back(std::move(keeper));
       return error;
     }
     passed.push_back(root.get());
   }
-  const auto order = protocol::encode(launch_message(record));
-  const auto send_order = [&](const KeeperProcess& to) {
-    return protocol::send_message(to.control.get(), {.type = Type::kLaunch}, order, passed);
-  };
-  std::optional<KeeperProcess> keeper = take_spare();
-  if (keeper && !send_order(*keeper).ok()) take_back(*std::exchange(keeper, std::nullopt));  // it was killed
-  Status sent = ok_status();
-  if (!keeper) {
-    keeper = TRY(start_keeper(programs_ + kKeeper, record.id));
-    sent = send_order(*keeper);
-  }
-  // Ours are closed before the agent is waited for: else its death would not be seen.
+  Status sent = protocol::send_message(keeper.control.get(), {.type = Type::kLaunch},
+                                       protocol::encode(launch_message(record)), passed);
+  // Ours is closed before the agent is waited for: else its death would not be seen.
   theirs.reset();
-  held.lock.reset();
   // Said before anybody listens: the agent finds it. One that never comes to be hangs up, which is seen below.
   if (sent.ok()) [[maybe_unused]]
     const Status greeted = greet_agent(session.get());
-  Result<protocol::Launched> launched = sent.ok() ? hear_both(keeper->control.get(), session.get(), cancel, deadline)
+  Result<protocol::Launched> launched = sent.ok() ? hear_both(keeper.control.get(), session.get(), cancel, deadline)
                                                   : Result<protocol::Launched>(std::move(sent).error());
   if (!launched.ok()) {
     session.reset();
-    take_back(*std::move(keeper));
+    killed = take_back(std::move(keeper));
     Error why = std::move(launched).error();
     // A socket's word for a peer that is gone; to the caller it would mean the runtime.
     if (why.code == ErrorCode::kClosed) return Error(ErrorCode::kBoxStart, "the box did not start: its keeper ended");
     return why;
   }
-  for (const int fd : {session.get(), keeper->control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
-  return LaunchedBox{.process = std::move(keeper->process),
-                     .control = std::move(keeper->control),
+  for (const int fd : {session.get(), keeper.control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
+  return LaunchedBox{.process = std::move(keeper.process),
+                     .control = std::move(keeper.control),
                      .session = std::move(session),
                      .first_uid = launched->first_uid,
                      .warnings = std::move(launched->warnings)};

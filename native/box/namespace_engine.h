@@ -31,6 +31,10 @@ class NamespaceEngine final : public Engine {
     KeeperProcess keeper;
     std::chrono::steady_clock::time_point since;
   };
+  // `killed`: set when it failed because the keeper was.
+  Result<LaunchedBox> order(const BoxRecord& record, const Home::Held& held, KeeperProcess keeper,
+                            const CancelToken& cancel, std::chrono::steady_clock::time_point deadline, bool& killed)
+      EXCLUDES(mutex_);
   Result<KeeperProcess> spare_keeper();
   std::optional<KeeperProcess> take_spare() EXCLUDES(mutex_);
   // Sealed once, for all boxes.
