@@ -35,7 +35,8 @@ Status remove_entry(int directory, const char* name, dev_t device, int depth) {
   }
   if (status.st_dev != device) return os_error(EXDEV, "something is mounted here", name);
   UniqueFd child(::openat(directory, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
-  if (!child.valid() && errno == ENOENT) return ok_status();  // somebody else is at it
+  // Two that remove the same box meet here: what one of them has taken away is gone for both.
+  if (!child.valid() && errno == ENOENT) return ok_status();
   if (!child.valid()) return os_error(errno, "cannot open a directory", name);
   TRY(empty_directory(std::move(child), device, depth + 1));
   if (::unlinkat(directory, name, AT_REMOVEDIR) != 0 && errno != ENOENT) {
