@@ -13,6 +13,7 @@ using box::State;
 
 constexpr std::chrono::seconds kDying{2};
 constexpr std::chrono::milliseconds kLook{5};
+constexpr std::chrono::seconds kSpareAge{10};
 
 std::int64_t now_ms() {
   timespec now{};
@@ -67,12 +68,29 @@ void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<con
         ground->on_worker([home, box] { [[maybe_unused]] const Status done = home->tidy(box->record().id); });
       return;
     }
-    // The keeper has done it, unless it was killed.
+    // The keeper has done it, unless it was killed, or could not.
+    if (stopped && change.clean) {
+      ground->reactor->post([box] { box->set_removed(); });
+      return;
+    }
     ground->on_worker([ground, home, box, stopped] {
       remove_ended(*home, box->record().id);
       if (stopped) ground->reactor->post([box] { box->set_removed(); });
     });
   };
+}
+
+// Who makes one box often makes another: its start is begun. Nobody asks for long, and it goes.
+void prepare_next(const std::shared_ptr<BoxGround>& ground) {
+  ground->engine->prepare();
+  ground->reactor->post([weak = std::weak_ptr<BoxGround>(ground)] {
+    const auto here = weak.lock();
+    if (!here) return;
+    here->reactor->at(box::Clock::now() + kSpareAge, [weak] {
+      const auto still_here = weak.lock();
+      if (still_here) still_here->on_worker([still_here] { still_here->engine->retire(kSpareAge); });
+    });
+  });
 }
 
 }  // namespace
@@ -106,6 +124,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
   auto launched = open->box->launch_on_worker(std::move(added->held), cancel, deadline);
   if (!launched.ok()) remove_ended(**home, added->record.id);
+  const bool prepare = launched.ok();
   const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));
   ground->reactor->post([open, result, made = std::move(made), done] {
     Status started = open->box->finish_start(std::move(*result));
@@ -114,6 +133,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     else
       done(std::move(started).error());
   });
+  if (prepare) prepare_next(ground);
 }
 
 Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path,
@@ -149,7 +169,7 @@ void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<
     if (open->box->state() == State::kRemoved) return done(ok_status());
     if (Status may = open->box->check_removable(); !may.ok()) return done(std::move(may));
     ground->on_worker(operation, [=] {
-      open->held.reset();
+      open->let_go();
       Status removed = open->box->home().remove(open->box->record().id);
       ground->reactor->post([=] {
         if (removed.ok()) open->box->set_removed();
@@ -163,7 +183,7 @@ void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr
   ground->reactor->post([ground, open] {
     const auto remove = [ground, open] {
       ground->on_worker([open] {
-        open->held.reset();
+        open->let_go();
         remove_ended(open->box->home(), open->box->record().id);
         open->box->unlisten();
       });

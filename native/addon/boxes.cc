@@ -425,7 +425,7 @@ void Boxes::shutdown() {
     for (const auto& [key, open] : boxes) {
       // Never started: nobody else holds it, and nobody else would take it away.
       if (open->box->state() == box::State::kCreated && open->held) {
-        open->held.reset();
+        open->let_go();
         const box::BoxRecord& record = open->box->record();
         if (!record.spec.keep) [[maybe_unused]]
           const Status removed = open->box->home().remove(record.id);
@@ -434,6 +434,7 @@ void Boxes::shutdown() {
     }
   });
   ground_->reactor->stop();
+  ground_->engine->close();
   // The reactor has ended: this thread is the last that owns any of them, and unties who own each other.
   for (const auto& [key, open] : executions_) {
     open->mailbox().shut();

@@ -27,6 +27,10 @@ class OpenBox final : public box::BoxListener {
   std::shared_ptr<box::Box> box;
   // Of a box that was made and not started. A worker's, one at a time.
   std::optional<box::Home::Held> held;
+  void let_go() {
+    if (held) held->let_go();
+    held.reset();
+  }
   // What to do when a box that is not kept has ended: its leftovers go. Set with it; called on the reactor's thread.
   std::function<void(const box::StateChange&)> on_change;
 

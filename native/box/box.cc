@@ -74,10 +74,13 @@ Box::Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::
 
 Box::~Box() { abandon(); }
 
-void Box::change(State state, bool killed, std::optional<Error> error) {
+void Box::change(State state, bool killed, std::optional<Error> error, bool clean) {
   if (!allowed(state_, state)) std::abort();
-  const StateChange told{
-      .state = state, .previous = std::exchange(state_, state), .killed = killed, .error = std::move(error)};
+  const StateChange told{.state = state,
+                         .previous = std::exchange(state_, state),
+                         .killed = killed,
+                         .error = std::move(error),
+                         .clean = clean};
   if (listener_) listener_->changed(told);
 }
 
@@ -204,10 +207,11 @@ void Box::end() {
   const Error why = why_.value_or(Error(ErrorCode::kBoxLost, "the box's first process was killed"));
   const bool orderly = state_ == State::kStopping && ended_ && ended_->asked;
   const bool killed = !ended_ || ended_->forced;
+  const bool clean = ended_ && ended_->leftovers.empty();
   if (session_) session_->finish(why);
   let_go();
   if (orderly)
-    change(State::kStopped, killed);
+    change(State::kStopped, killed, std::nullopt, clean);
   else
     change(State::kFailed, false, why);
   for (const std::uint32_t request : std::exchange(stops_, {})) {

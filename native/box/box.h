@@ -30,6 +30,7 @@ struct StateChange {
   State previous{};
   bool killed = false;         // kStopped: the grace had run out, or none was given
   std::optional<Error> error;  // kFailed
+  bool clean = false;          // kStopped: the keeper said that nothing is left of what is not kept
 };
 
 class BoxListener {
@@ -89,7 +90,7 @@ class Box final : public std::enable_shared_from_this<Box> {
     Box& box_;
     void (Box::*heard_)();
   };
-  void change(State state, bool killed = false, std::optional<Error> error = std::nullopt);
+  void change(State state, bool killed = false, std::optional<Error> error = std::nullopt, bool clean = false);
   Error wrong_state(const char* what) const;
   void session_lost(Error why);
   void hear_keeper();

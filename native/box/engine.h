@@ -32,6 +32,12 @@ class Engine {
   // asked for and cannot be had; kCancelled.
   virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                                      std::chrono::steady_clock::time_point deadline) = 0;
+  // On a worker: does ahead what the next launch can find done.
+  virtual void prepare() {}
+  // What was prepared and not taken for so long goes.
+  virtual void retire(std::chrono::steady_clock::duration age) { static_cast<void>(age); }
+  // The same for all of it, and nothing is prepared any more.
+  virtual void close() {}
 };
 
 }  // namespace sluicebox::box

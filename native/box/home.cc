@@ -51,7 +51,11 @@ Status check_private(int fd, const std::string& path) {
 // Whether some keeper holds the box's lock.
 bool is_running(int directory) {
   const UniqueFd lock(::openat(directory, "lock", O_RDWR | O_NOFOLLOW | O_CLOEXEC));
-  return lock.valid() && ::flock(lock.get(), LOCK_SH | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+  if (!lock.valid()) return false;
+  if (::flock(lock.get(), LOCK_SH | LOCK_NB) != 0) return errno == EWOULDBLOCK;
+  // By word, not by close: a process that is just being started has a copy of every descriptor.
+  ::flock(lock.get(), LOCK_UN);
+  return false;
 }
 
 Result<UniqueFd> lock_box(int directory, const std::string& id) {
@@ -74,6 +78,12 @@ Result<std::string> read_file(int directory, const char* name, std::size_t limit
 }
 
 }  // namespace
+
+void Home::Held::let_go() {
+  if (lock.valid()) ::flock(lock.get(), LOCK_UN);
+  lock.reset();
+  directory.reset();
+}
 
 Result<Home> Home::open(const std::string& path) {
   TRY(make_parents(path));

@@ -37,6 +37,9 @@ class Home {
   struct Held {
     UniqueFd directory;
     UniqueFd lock;
+    // For one that nobody was given: the lock is free at once, also where a process that is just being started has a
+    // copy of every descriptor.
+    void let_go();
   };
   // A new box's, with its record. kBoxExists for a name that another box has.
   Result<Held> add(const BoxRecord& record) const;

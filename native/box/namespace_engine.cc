@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <utility>
 
 #include "box/keeper_process.h"
 #include "box/sealed_program.h"
@@ -26,6 +27,9 @@ constexpr std::size_t kMaxMessage = std::size_t{256} * 1024;
 constexpr std::chrono::milliseconds kSlice{50};
 // A keeper that is told to stop by our hang-up has this long to clean up.
 constexpr std::chrono::seconds kCleanUp{5};
+constexpr const char* kKeeper = "/sluicebox-keeper";
+// As long as an id, whose place it takes in the list of processes.
+constexpr const char* kNoBoxYet = "spare-------------------";
 
 protocol::Limit limit_of(const LimitSpec& spec) { return {.value = spec.value, .asked = spec.asked}; }
 
@@ -94,7 +98,7 @@ Error start_error(const protocol::LaunchFailed& failed) {
   return error;
 }
 
-Result<protocol::Launched> wait_for_keeper(int control, const CancelToken& cancel, Deadline deadline) {
+Result<protocol::Launched> hear_keeper(int control, const CancelToken& cancel, Deadline deadline) {
   Conversation keeper(control, cancel, deadline);
   const protocol::Message answer = TRY(keeper.next("keeper"));
   if (answer.header.type == Type::kLaunchFailed)
@@ -103,9 +107,12 @@ Result<protocol::Launched> wait_for_keeper(int control, const CancelToken& cance
   return protocol::decode_launched(answer.payload);
 }
 
-Status greet_agent(int session, const CancelToken& cancel, Deadline deadline) {
+Status greet_agent(int session) {
   const auto hello = protocol::encode(protocol::Hello{.version = protocol::kVersion, .leash = false});
-  TRY(protocol::send_message(session, {.type = Type::kHello}, hello));
+  return protocol::send_message(session, {.type = Type::kHello}, hello);
+}
+
+Status hear_agent(int session, const CancelToken& cancel, Deadline deadline) {
   Conversation agent(session, cancel, deadline);
   const protocol::Message answer = TRY(agent.next("agent"));
   if (answer.header.type != Type::kHello) return Error(ErrorCode::kBoxStart, "the agent did not greet");
@@ -116,14 +123,26 @@ Status greet_agent(int session, const CancelToken& cancel, Deadline deadline) {
       .advise("Rebuild or reinstall the package: its programs are of two releases.");
 }
 
-// Hangs up and waits until the keeper has taken everything away.
-void take_back(KeeperProcess keeper) {
+// The agent is heard first: its greeting is the last thing to come, and its end comes with whatever the keeper has to
+// say of a failure. So one wait does for both.
+Result<protocol::Launched> hear_both(int control, int session, const CancelToken& cancel, Deadline deadline) {
+  Status greeted = hear_agent(session, cancel, deadline);
+  if (!greeted.ok() && greeted.error().code != ErrorCode::kBoxStart) return std::move(greeted).error();
+  auto launched = hear_keeper(control, cancel, deadline);
+  if (greeted.ok() || !launched.ok()) return launched;
+  return std::move(greeted).error();
+}
+
+// Hangs up and waits until the keeper has taken everything away. True when it was killed.
+bool take_back(KeeperProcess keeper) {
   keeper.control.reset();
   pollfd ended{keeper.process.get(), POLLIN, 0};
   const auto wait = std::chrono::duration_cast<std::chrono::milliseconds>(kCleanUp);
+  siginfo_t end{};
   if (::poll(&ended, 1, static_cast<int>(wait.count())) > 0) {
-    ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(keeper.process.get()), nullptr, WEXITED | __WALL);
+    ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(keeper.process.get()), &end, WEXITED | __WALL);
   }
+  return end.si_code == CLD_KILLED || end.si_code == CLD_DUMPED;
 }
 
 }  // namespace
@@ -136,9 +155,73 @@ Result<UniqueFd> NamespaceEngine::agent() {
   return copy;
 }
 
+// ---------- the spare ----------
+void NamespaceEngine::prepare() {
+  {
+    MutexLock lock(mutex_);
+    if (closed_ || preparing_ || spare_) return;
+    preparing_ = true;
+  }
+  auto made = spare_keeper();
+  {
+    MutexLock lock(mutex_);
+    preparing_ = false;
+    if (!made.ok()) return;  // the launch that needs one says why
+    if (!closed_) {
+      spare_ = Spare{std::move(made).value(), std::chrono::steady_clock::now()};
+      return;
+    }
+  }
+  take_back(std::move(made).value());
+}
+
+Result<KeeperProcess> NamespaceEngine::spare_keeper() {
+  const UniqueFd program = TRY(agent());
+  KeeperProcess keeper = TRY(start_keeper(programs_ + kKeeper, kNoBoxYet));
+  const int passed[] = {program.get()};
+  const Status sent = protocol::send_message(keeper.control.get(), {.type = Type::kPrepare}, {}, passed);
+  if (sent.ok()) return keeper;
+  take_back(std::move(keeper));
+  return sent.error();
+}
+
+std::optional<KeeperProcess> NamespaceEngine::take_spare() {
+  MutexLock lock(mutex_);
+  auto taken = std::exchange(spare_, std::nullopt);
+  return taken ? std::optional(std::move(taken->keeper)) : std::nullopt;
+}
+
+void NamespaceEngine::retire(std::chrono::steady_clock::duration age) {
+  {
+    MutexLock lock(mutex_);
+    if (!spare_ || std::chrono::steady_clock::now() - spare_->since < age) return;
+  }
+  if (auto keeper = take_spare()) take_back(*std::move(keeper));
+}
+
+void NamespaceEngine::close() {
+  {
+    MutexLock lock(mutex_);
+    closed_ = true;
+  }
+  if (auto keeper = take_spare()) take_back(*std::move(keeper));
+}
+
+// ---------- a launch ----------
 Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                                             Deadline deadline) {
   TRY(cancel.check());
+  bool killed = false;
+  if (auto spare = take_spare()) {
+    auto launched = order(record, held, *std::move(spare), cancel, deadline, killed);
+    // It may have been killed while it waited: that is no failure of this box.
+    if (launched.ok() || !killed) return launched;
+  }
+  return order(record, held, TRY(start_keeper(programs_ + kKeeper, record.id)), cancel, deadline, killed);
+}
+
+Result<LaunchedBox> NamespaceEngine::order(const BoxRecord& record, const Home::Held& held, KeeperProcess keeper,
+                                           const CancelToken& cancel, Deadline deadline, bool& killed) {
   const UniqueFd program = TRY(agent());
   auto [session, theirs] = TRY(protocol::packet_pair());
   std::vector<int> passed = {theirs.get(), program.get(), held.directory.get(), held.lock.get()};
@@ -148,23 +231,24 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
     if (!root.valid()) {
       Error error = os_error(errno, "cannot open the root file system's directory", *record.spec.directory);
       error.code = ErrorCode::kBoxStart;
+      take_back(std::move(keeper));
       return error;
     }
     passed.push_back(root.get());
   }
-  KeeperProcess keeper = TRY(start_keeper(programs_ + "/sluicebox-keeper", record.id));
   Status sent = protocol::send_message(keeper.control.get(), {.type = Type::kLaunch},
                                        protocol::encode(launch_message(record)), passed);
-  // Ours are closed before the agent is waited for: else its death would not be seen.
+  // Ours is closed before the agent is waited for: else its death would not be seen.
   theirs.reset();
-  held.lock.reset();
-  Result<protocol::Launched> launched =
-      sent.ok() ? wait_for_keeper(keeper.control.get(), cancel, deadline) : Result<protocol::Launched>(sent.error());
-  Status greeted = launched.ok() ? greet_agent(session.get(), cancel, deadline) : Status(launched.error());
-  if (!greeted.ok()) {
+  // Said before anybody listens: the agent finds it. One that never comes to be hangs up, which is seen below.
+  if (sent.ok()) [[maybe_unused]]
+    const Status greeted = greet_agent(session.get());
+  Result<protocol::Launched> launched = sent.ok() ? hear_both(keeper.control.get(), session.get(), cancel, deadline)
+                                                  : Result<protocol::Launched>(std::move(sent).error());
+  if (!launched.ok()) {
     session.reset();
-    take_back(std::move(keeper));
-    Error why = std::move(greeted).error();
+    killed = take_back(std::move(keeper));
+    Error why = std::move(launched).error();
     // A socket's word for a peer that is gone; to the caller it would mean the runtime.
     if (why.code == ErrorCode::kClosed) return Error(ErrorCode::kBoxStart, "the box did not start: its keeper ended");
     return why;

@@ -3,10 +3,12 @@
 // Threads: any.
 #pragma once
 
+#include <optional>
 #include <string>
 
 #include "base/mutex.h"
 #include "box/engine.h"
+#include "box/keeper_process.h"
 
 namespace sluicebox::box {
 
@@ -14,17 +16,36 @@ class NamespaceEngine final : public Engine {
  public:
   // The directory that the two programs lie in.
   explicit NamespaceEngine(std::string programs) : programs_(std::move(programs)) {}
+  ~NamespaceEngine() override { NamespaceEngine::close(); }
 
   Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                              std::chrono::steady_clock::time_point deadline) override;
 
+  // One keeper with a box that is begun and has no order. It hangs on our socket as every keeper does.
+  void prepare() override EXCLUDES(mutex_);
+  void retire(std::chrono::steady_clock::duration age) override EXCLUDES(mutex_);
+  void close() override EXCLUDES(mutex_);
+
  private:
+  struct Spare {
+    KeeperProcess keeper;
+    std::chrono::steady_clock::time_point since;
+  };
+  // `killed`: set when it failed because the keeper was.
+  Result<LaunchedBox> order(const BoxRecord& record, const Home::Held& held, KeeperProcess keeper,
+                            const CancelToken& cancel, std::chrono::steady_clock::time_point deadline, bool& killed)
+      EXCLUDES(mutex_);
+  Result<KeeperProcess> spare_keeper();
+  std::optional<KeeperProcess> take_spare() EXCLUDES(mutex_);
   // Sealed once, for all boxes.
   Result<UniqueFd> agent() EXCLUDES(mutex_);
 
   const std::string programs_;
   Mutex mutex_;
   UniqueFd agent_ GUARDED_BY(mutex_);
+  std::optional<Spare> spare_ GUARDED_BY(mutex_);
+  bool preparing_ GUARDED_BY(mutex_) = false;
+  bool closed_ GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace sluicebox::box

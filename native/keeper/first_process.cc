@@ -94,7 +94,6 @@ Status null_stdio() {
 }
 
 Status see_only_the_box(const FirstProcess& process) {
-  TRY(name_machine(process.launch->hostname));
   TRY(walls::raise_loopback());
   const walls::NewRoot made = TRY(walls::build_root(process.root));
   TRY(walls::make_devices(made.root.get(), made.shm.get()));
@@ -142,8 +141,10 @@ Status build(FirstProcess& process) {
   ::umask(022);
   TRY(default_signals());
   TRY(see_only_the_box(process));
-  wait_for(process.setup, Type::kPing);
-  TRY(give_up_power(process.launch->processes.value));
+  const Rest rest = TRY(decode_rest(wait_for(process.setup, Type::kPing).payload));
+  TRY(name_machine(rest.root.hostname));
+  TRY(walls::finish_root(process.root, rest.root));
+  TRY(give_up_power(rest.processes));
   return execute_agent(process);
 }
 

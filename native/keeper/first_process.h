@@ -3,16 +3,14 @@
 // Threads: a process of its own with one thread.
 #pragma once
 
-#include "protocol/messages.h"
 #include "walls/rootfs.h"
 
 namespace sluicebox::keeper {
 
 struct FirstProcess {
-  const protocol::Launch* launch = nullptr;
   walls::RootPlan root;
   bool range = false;  // of ids
-  int setup = -1;      // to the keeper: see launch.cc
+  int setup = -1;      // to the keeper: see setup.h
   int link = -1;
   int agent = -1;
 };

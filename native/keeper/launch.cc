@@ -10,7 +10,7 @@
 #include <string_view>
 
 #include "keeper/answer.h"
-#include "keeper/first_process.h"
+#include "keeper/beginning.h"
 #include "keeper/setup.h"
 #include "walls/failure.h"
 #include "walls/mount.h"
@@ -128,24 +128,23 @@ Status await_agent(const Box& box, int setup, int owner) {
                                          std::string(end.signaled ? "signal " : "exit ") + std::to_string(end.code));
 }
 
-FirstProcess plan_first_process(const Order& order, const Box& box, int setup, int link) {
+// Numbers of descriptors stay the keeper's: they are open as long as the order and the box are.
+FirstProcess plan_first_process(const Order& order, const Box& box, const walls::IdRange& ids) {
   const Launch& launch = order.launch;
   FirstProcess first;
-  first.launch = &launch;
-  first.range = box.ids.first != 0;
-  first.setup = setup;
-  first.link = link;
   first.agent = order.agent.get();
   first.root.host = launch.root == Root::kHost;
   first.root.keep = launch.keep;
   first.root.storage = storage_of(launch);
-  first.root.hostname = launch.hostname;
-  first.root.home = above(box.directory.path());
-  if (!first.range) {
+  if (ids.first == 0) {
     first.root.lower_place = order.root.get();
     first.root.box_place = box.directory.get();
   }
   return first;
+}
+
+Rest rest_of(const Launch& launch, const Box& box) {
+  return {{launch.hostname, above(box.directory.path()), storage_of(launch)}, launch.processes.value};
 }
 
 // The session waits in the link until the agent reads it.
@@ -155,22 +154,37 @@ Status hand_over_session(int link, UniqueFd session) {
   return say(link, Type::kSession, hello, descriptors);
 }
 
-Status start(Order& order, Box& box, int owner) {
-  auto [link, agent_link] = TRY(protocol::packet_pair());
-  auto [setup, inner_setup] = TRY(protocol::packet_pair());
-  box.first = TRY(walls::clone_into_namespaces());
-  if (box.first.pid == 0) become_first_process(plan_first_process(order, box, inner_setup.get(), agent_link.get()));
-  inner_setup.reset();
-  agent_link.reset();
-  box.link = std::move(link);
+// What is begun is the box's from then on: whatever fails later ends it.
+void adopt(Beginning beginning, Box& box, UniqueFd& setup) {
+  box.ids = std::move(beginning.ids);
+  box.first = std::move(beginning.first);
+  box.link = std::move(beginning.link);
+  setup = std::move(beginning.setup);
+}
 
-  TRY(walls::write_id_maps(box.first.pid, box.ids.first));
+Status begin_for(const Order& order, Box& box, UniqueFd& setup) {
+  walls::IdRange ids = TRY(walls::choose_ids(order.launch.first_uid, seed_of(order.launch.id)));
+  if (order.launch.keep) TRY(make_kept_layer(box.directory));
+  FirstProcess plan = plan_first_process(order, box, ids);
+  Beginning begun = TRY(begin(std::move(plan), std::move(ids)));
+  adopt(std::move(begun), box, setup);
   const Trees trees = TRY(take_trees(order, box));
-  // A PID 1 that died meanwhile hears neither; await_agent() says how it ended.
+  // A PID 1 that died meanwhile hears nothing; await_agent() says how it ended.
   (void)say(setup.get(), Type::kHello, {}, trees.numbers());
+  return ok_status();
+}
+
+Status start(Order& order, std::optional<Spare> spare, Box& box, int owner) {
+  UniqueFd setup;
+  TRY(check_storage(order.launch, box.warnings));
+  if (spare && spare->fits(order.launch))
+    adopt(std::move(*spare).take(), box, setup);
+  else
+    TRY(begin_for(order, box, setup));
   // While it mounts: the first write to a v1 cgroup's list takes the kernel milliseconds.
+  TRY(limit(order, box));
   TRY(box.cgroups.join(box.first.pid));
-  (void)say(setup.get(), Type::kPing);
+  (void)say(setup.get(), Type::kPing, encode(rest_of(order.launch, box)));
   TRY(hand_over_session(box.link.get(), std::move(order.session)));
   return await_agent(box, setup.get(), owner);
 }
@@ -186,16 +200,10 @@ void undo(Box& box) {
 
 }  // namespace
 
-Result<Box> launch(Order order, int owner) {
+Result<Box> launch(Order order, std::optional<Spare> spare, int owner) {
   Box box;
   box.directory = TRY(BoxDirectory::open(std::move(order.directory), std::move(order.lock), order.launch.id));
-  const Status done = [&]() -> Status {
-    TRY(check_storage(order.launch, box.warnings));
-    box.ids = TRY(walls::choose_ids(order.launch.first_uid, seed_of(order.launch.id)));
-    if (order.launch.keep) TRY(make_kept_layer(box.directory));
-    TRY(limit(order, box));
-    return start(order, box, owner);
-  }();
+  const Status done = start(order, std::move(spare), box, owner);
   if (done.ok()) return box;
   undo(box);
   return done.error();

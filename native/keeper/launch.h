@@ -3,12 +3,14 @@
 // Threads: the keeper's one.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "keeper/box_directory.h"
+#include "keeper/spare.h"
 #include "protocol/messages.h"
 #include "walls/cgroup.h"
 #include "walls/process.h"
@@ -35,7 +37,8 @@ struct Box {
   std::vector<std::string> warnings;
 };
 
-// `owner`: when it hangs up meanwhile, kClosed. A failure leaves nothing: no process, mount, cgroup, file.
-Result<Box> launch(Order order, int owner);
+// `spare`: taken if it fits the order, else ended. `owner`: when it hangs up meanwhile, kClosed. A failure leaves
+// nothing: no process, mount, cgroup, file.
+Result<Box> launch(Order order, std::optional<Spare> spare, int owner);
 
 }  // namespace sluicebox::keeper

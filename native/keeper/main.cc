@@ -1,5 +1,6 @@
 // The keeper: the process outside a box. It takes one order on descriptor 3, builds the box, watches it until it ends,
-// and removes what is left. Everything that ends it ends the box.
+// and removes what is left. Everything that ends it ends the box. Told to prepare, it begins the box ahead of its
+// order.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -8,10 +9,13 @@
 #include <array>
 #include <climits>
 #include <cstdlib>
+#include <cstring>
+#include <optional>
 
 #include "keeper/answer.h"
 #include "keeper/launch.h"
 #include "keeper/setup.h"
+#include "keeper/spare.h"
 #include "keeper/watch.h"
 #include "protocol/assembler.h"
 
@@ -54,7 +58,21 @@ bool plain(const std::string& id) {
   return true;
 }
 
-Result<Order> receive_order() {
+// The process is known by its box: the order's id in the place of the argument that held one for it.
+void take_name(char* argument, const std::string& id) {
+  if (argument != nullptr && std::strlen(argument) == id.size()) id.copy(argument, id.size());
+}
+
+// What fails here fails again, and is told, when the box is begun for its order.
+void prepare(std::vector<UniqueFd>& descriptors, std::optional<Spare>& spare) {
+  if (descriptors.size() == 1 && !spare) {
+    auto made = Spare::make(descriptors[0].get());
+    if (made.ok()) spare.emplace(std::move(made).value());
+  }
+  descriptors.clear();
+}
+
+Result<Order> receive_order(std::optional<Spare>& spare) {
   protocol::Assembler assembler(kLargestOrder);
   std::vector<UniqueFd> descriptors;
   std::array<std::byte, protocol::kMaxPayload> buffer;
@@ -63,6 +81,10 @@ Result<Order> receive_order() {
     for (UniqueFd& fd : frame.descriptors) descriptors.push_back(std::move(fd));
     const auto message = TRY(assembler.add(frame.header, Bytes(buffer).first(frame.length)));
     if (!message) continue;
+    if (message->header.type == Type::kPrepare) {
+      prepare(descriptors, spare);
+      continue;
+    }
     if (message->header.type != Type::kLaunch) return Error(ErrorCode::kIo, "the first message is not a launch");
     Order order;
     order.launch = TRY(protocol::decode_launch(message->payload));
@@ -89,15 +111,17 @@ void clean_for_owner(UniqueFd directory, const std::string& id) {
   (void)BoxDirectory::unlocked(std::move(directory), id).remove();
 }
 
-int run() {
-  auto order = receive_order();
+int run(char* argument) {
+  std::optional<Spare> spare;
+  auto order = receive_order(spare);
   if (!order.ok()) return fail(order.error());
+  take_name(argument, order.value().launch.id);
   const bool keep = order.value().launch.keep;
   const std::string id = order.value().launch.id;
   UniqueFd directory(::fcntl(order.value().directory.get(), F_DUPFD_CLOEXEC, 0));
   // Held over the launch's end: nobody else begins with the box while it is cleaned.
   const UniqueFd lock(::fcntl(order.value().lock.get(), F_DUPFD_CLOEXEC, 0));
-  auto box = launch(std::move(order).value(), kOwner);
+  auto box = launch(std::move(order).value(), std::exchange(spare, std::nullopt), kOwner);
   if (!box.ok()) {
     if (box.error().code == ErrorCode::kClosed && !keep) clean_for_owner(std::move(directory), id);
     return fail(box.error());
@@ -118,7 +142,7 @@ int run() {
 
 }  // namespace sluicebox::keeper
 
-int main() {
+int main(int count, char** arguments) {
   sluicebox::keeper::stand_alone();
-  return sluicebox::keeper::run();
+  return sluicebox::keeper::run(count > 1 ? arguments[1] : nullptr);
 }

@@ -32,6 +32,7 @@ bool is_type(std::uint8_t number) {
     case Type::kLaunched:
     case Type::kLaunchFailed:
     case Type::kStop:
+    case Type::kPrepare:
     case Type::kEnded:
       return true;
   }

@@ -63,6 +63,7 @@ enum class Type : std::uint8_t {
   kLaunchFailed = 62,
   kStop = 63,
   kEnded = 64,
+  kPrepare = 65,  // to a keeper, with the agent's binary: build ahead what the usual order will ask for; not answered
 };
 
 struct Header {

@@ -18,7 +18,6 @@ namespace sluicebox::walls {
 
 namespace {
 
-constexpr const char* kPrograms[] = {"usr", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32"};
 // What is larger than any setting is not one.
 constexpr off_t kLargestCopy = 1 << 20;
 
@@ -33,7 +32,7 @@ Result<bool> copy_link(int from, const char* name, int to) {
 }
 
 Status show_programs(int root, int host) {
-  for (const char* name : kPrograms) {
+  for (const char* name : kHostPrograms) {
     if (TRY(copy_link(host, name, root))) continue;
     auto tree = clone_tree(host, name, kReadOnly, Depth::kAll);
     if (!tree.ok() && tree.error().os_error == ENOENT) continue;
@@ -79,13 +78,12 @@ Status write_hostname(int etc, const std::string& hostname) {
   return write_file(etc, "hostname", hostname + "\n");
 }
 
-Status show_etc(int root, int host, const std::string& hostname) {
+Status show_etc(int root, int host) {
   const UniqueFd from(::openat(host, "etc", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!from.valid()) return failure(errno, "open the host's /etc");
   const UniqueFd etc = TRY(directory_in(root, "etc"));
   for (const char* name : kEtcFiles) TRY(copy_file(from.get(), name, etc.get()));
   for (const EtcText& file : kEtcTexts) TRY(write_file(etc.get(), file.name, file.text));
-  TRY(write_hostname(etc.get(), hostname));
   for (const char* name : kEtcDirectories) {
     struct stat facts{};
     if (::fstatat(from.get(), name, &facts, AT_SYMLINK_NOFOLLOW) != 0 || !S_ISDIR(facts.st_mode)) continue;
@@ -97,7 +95,7 @@ Status show_etc(int root, int host, const std::string& hostname) {
 
 // Where boxes are kept may lie below a directory that is shown.
 Status hide_home(int root, const std::string& home) {
-  for (const char* name : kPrograms) {
+  for (const char* name : kHostPrograms) {
     if (!home.starts_with("/" + std::string(name) + "/")) continue;
     const MountOption options[] = {{"size", "4096"}, {"nr_inodes", "1"}, {"mode", "555"}};
     const UniqueFd empty = TRY(new_filesystem("tmpfs", options, kReadOnly));
@@ -108,12 +106,17 @@ Status hide_home(int root, const std::string& home) {
 
 }  // namespace
 
-Status show_host(int root, const RootPlan& plan) {
+Status show_host(int root) {
   const UniqueFd host(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
   if (!host.valid()) return failure(errno, "open the host's root");
   TRY(show_programs(root, host.get()));
-  TRY(show_etc(root, host.get(), plan.hostname));
-  return hide_home(root, plan.home);
+  return show_etc(root, host.get());
+}
+
+Status finish_host_view(int root, const RootDetails& details) {
+  const UniqueFd etc = TRY(directory_in(root, "etc"));
+  TRY(write_hostname(etc.get(), details.hostname));
+  return hide_home(root, details.home);
 }
 
 }  // namespace sluicebox::walls

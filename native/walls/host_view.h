@@ -7,7 +7,12 @@
 
 namespace sluicebox::walls {
 
+inline constexpr const char* kHostPrograms[] = {"usr", "opt", "bin", "sbin", "lib", "lib32", "lib64", "libx32"};
+
 // Read-only views of the program directories, and an /etc of the box's own.
-Status show_host(int root, const RootPlan& plan);
+Status show_host(int root);
+
+// The box's name in its /etc, and the home hidden.
+Status finish_host_view(int root, const RootDetails& details);
 
 }  // namespace sluicebox::walls

@@ -1,6 +1,7 @@
 #include "walls/layer.h"
 
 #include <fcntl.h>
+#include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -58,6 +59,17 @@ Result<UniqueFd> make_layer(const RootPlan& plan) {
   if (!top.valid()) return failure(errno, "find a place for the box's layer", "/sys");
   TRY(attach(layer.get(), top.get()));
   return layer;
+}
+
+Status resize_layer(int root, std::uint64_t bytes) {
+  const UniqueFd layer(::fspick(root, "", FSPICK_EMPTY_PATH | FSPICK_CLOEXEC));
+  const auto set = [&](const char* key, std::uint64_t value) {
+    return ::fsconfig(layer.get(), FSCONFIG_SET_STRING, key, std::to_string(value).c_str(), 0) == 0;
+  };
+  if (!layer.valid() || !set("size", bytes) || !set("nr_inodes", inodes_of(bytes)) ||
+      ::fsconfig(layer.get(), FSCONFIG_CMD_RECONFIGURE, nullptr, nullptr, 0) != 0)
+    return failure(errno, "bound the box's layer");
+  return ok_status();
 }
 
 Result<UniqueFd> lower_tree(const RootPlan& plan) {

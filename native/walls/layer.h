@@ -12,6 +12,9 @@ namespace sluicebox::walls {
 // A bounded tmpfs, or the kept layer; mounted below the old root, which stays in reach as "/".
 Result<UniqueFd> make_layer(const RootPlan& plan);
 
+// Of a layer in memory that `root` is on.
+Status resize_layer(int root, std::uint64_t bytes);
+
 // The directory that lies under the layer, read-only.
 Result<UniqueFd> lower_tree(const RootPlan& plan);
 

@@ -74,7 +74,7 @@ Result<NewRoot> build_root(const RootPlan& plan) {
     TRY(directory_in(layer.get(), "root"));
     made.root = TRY(mount_over_itself(layer.get(), "root"));
     TRY(make_directories(made.root.get()));
-    TRY(show_host(made.root.get(), plan));
+    TRY(show_host(made.root.get()));
   } else {
     made.root = TRY(overlay(layer.get(), plan));
     TRY(make_directories(made.root.get()));
@@ -89,6 +89,14 @@ Status enter_root(int root) {
   if (::umount2(".", MNT_DETACH) != 0) return failure(errno, "let go of the host's root");
   if (::chdir("/") != 0) return failure(errno, "enter the box's root");
   return ok_status();
+}
+
+Status finish_root(const RootPlan& plan, const RootDetails& details) {
+  if (!plan.host) return ok_status();
+  const UniqueFd root(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!root.valid()) return failure(errno, "open the box's root");
+  if (!plan.keep && details.storage != plan.storage) TRY(resize_layer(root.get(), details.storage));
+  return finish_host_view(root.get(), details);
 }
 
 }  // namespace sluicebox::walls

@@ -15,14 +15,19 @@ struct RootPlan {
   bool host = true;  // else a directory's
   bool keep = false;
   std::uint64_t storage = 0;  // of the private layer, in bytes; a layer that is kept has none
-  std::string hostname;
   // Trees that the keeper took, with their ids mapped to the box's. Without one (an ordinary user has not the right to)
   // the place itself, to be taken from within.
   UniqueFd lower_tree;
   UniqueFd layer_tree;
   int lower_place = -1;
   int box_place = -1;
-  std::string home;  // where the host keeps its boxes: never shown
+};
+
+// What the box's order alone tells: a root may have been built ahead of it.
+struct RootDetails {
+  std::string hostname;
+  std::string home;           // where the host keeps its boxes: never shown
+  std::uint64_t storage = 0;  // of a layer in memory
 };
 
 struct NewRoot {
@@ -35,5 +40,8 @@ Result<NewRoot> build_root(const RootPlan& plan);
 
 // Pivots and lets go of everything else.
 Status enter_root(int root);
+
+// After that, from within.
+Status finish_root(const RootPlan& plan, const RootDetails& details);
 
 }  // namespace sluicebox::walls

@@ -50,6 +50,9 @@ export function keeperOf(id: string): SeenProcess | undefined {
   return allProcesses().find(({ pid }) => textOf(`/proc/${pid}/cmdline`) === `sluicebox-keeper\0${id}\0`)
 }
 
+/** Of a keeper that was started ahead of need, and of what it began: nothing of a box yet. */
+export const isSpare = (pid: number): boolean => textOf(`/proc/${pid}/cmdline`).startsWith('sluicebox-keeper\0spare-')
+
 export const cgroupsNamed = (part: string, folder = '/sys/fs/cgroup'): string[] =>
   foldersIn(folder).flatMap((name) => {
     const path = join(folder, name)

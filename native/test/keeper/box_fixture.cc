@@ -92,6 +92,14 @@ void BoxUnderTest::start_keeper() {
   posix_spawn_file_actions_destroy(&actions);
 }
 
+void BoxUnderTest::prepare() {
+  const UniqueFd binary = sealed_copy(agent);
+  const int passed[] = {binary.get()};
+  protocol::Header header;
+  header.type = protocol::Type::kPrepare;
+  REQUIRE(protocol::send_message(control_.get(), header, {}, passed).ok());
+}
+
 void BoxUnderTest::send_order() {
   const UniqueFd binary = sealed_copy(agent);
   const UniqueFd directory(::open(directory_.c_str(), directory_flags | O_CLOEXEC));

@@ -59,6 +59,8 @@ class BoxUnderTest {
   // Starts the keeper, orders the box, waits for the answer; when launched, for the probe too.
   const Answer& launch();
   void start_keeper();
+  // After start_keeper(): the box is begun ahead of its order.
+  void prepare();
   void send_order();
   const Answer& await_answer();
 
