@@ -78,6 +78,7 @@ export interface ImageInfo {
   dirty: boolean
   corrupt: boolean
   encrypted: boolean
+  /** As many of the first as have no more than 1 MiB of ids and names; `specific['snapshots-omitted']` counts the others. */
   snapshots: ImageSnapshot[]
   /** What only this format has, under the names that qemu-img's JSON gives it. */
   specific: Record<string, unknown>

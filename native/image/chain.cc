@@ -22,6 +22,7 @@ Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access acc
   layer.path = path;
   layer.resolved_path = found.resolved_path();
   layer.identity = found.identity();
+  if (context.before_lock) context.before_lock();
   if (access != Access::kShared) {
     const LockMode mode = access == Access::kWrite ? LockMode::kWriter : LockMode::kReader;
     layer.locks_unavailable = TRY(lock_image(file->fd(), mode, path)) == LockOutcome::kUnavailable;
@@ -38,16 +39,18 @@ Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access acc
   return layer;
 }
 
-Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpose) {
+Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpose, OperationContext& context) {
   const bool writable = access == Access::kWrite;
   switch (format) {
     case DiskFormat::kRaw:
       layer.block = TRY(raw::open_raw(*layer.file, writable));
       return {};
     case DiskFormat::kQcow2:
-      layer.block = TRY(qcow2::open_qcow2(
-          *layer.file,
-          {.writable = writable, .for_repair = purpose == Purpose::kRepair, .info_only = purpose == Purpose::kInfo}));
+      layer.block = TRY(qcow2::open_qcow2(*layer.file, {.writable = writable,
+                                                        .for_repair = purpose == Purpose::kRepair,
+                                                        .info_only = purpose == Purpose::kInfo,
+                                                        .budget = context.metadata,
+                                                        .cancel = &context.cancel}));
       return {};
   }
   return Error(ErrorCode::kInternal, "an image format without a reader");
@@ -94,7 +97,7 @@ Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> form
   FoundFile found = TRY(FoundFile::find(path, NamedBy{.caller = true}, context.policy));
   Layer layer = TRY(lock_and_open(std::move(found), path, access, context));
   if (!format) format = TRY(probe_format(*layer.file)).value_or(DiskFormat::kRaw);
-  TRY(open_format(layer, *format, access, purpose));
+  TRY(open_format(layer, *format, access, purpose, context));
   return layer;
 }
 
@@ -127,7 +130,7 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
     if (!named_by_caller) format = TRY(recorded_format(*backing, overlay));
     Layer layer = TRY(lock_and_open(std::move(found), path, request.access, context));
     if (!format) format = TRY(format_for_caller(*backing, overlay, *layer.file));
-    TRY(open_format(layer, *format, request.access, request.purpose));
+    TRY(open_format(layer, *format, request.access, request.purpose, context));
     layers.push_back(std::move(layer));
     backing = layers.back().block->backing();
     named_by_caller = false;

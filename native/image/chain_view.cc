@@ -57,9 +57,10 @@ Result<ChainView::Extent> ChainView::status(std::uint64_t offset, std::uint64_t 
   }
   Extent extent = TRY(top_extent(offset, length));
   while (extent.length < length) {
-    const Extent next = TRY(top_extent(offset + extent.length, length - extent.length));
-    if (next.zero != extent.zero || next.depth != extent.depth) break;
-    extent.length += next.length;
+    // Damage further on is told to who comes there: what lies before it can be read.
+    const Result<Extent> next = top_extent(offset + extent.length, length - extent.length);
+    if (!next.ok() || next.value().zero != extent.zero || next.value().depth != extent.depth) break;
+    extent.length += next.value().length;
   }
   known_ = extent;
   known_start_ = offset;

@@ -1,6 +1,6 @@
 // file.h: what a format reads and writes: one open file, behind an interface so that tests can drop, tear and fail
-// writes. Knows: bytes at offsets. Does not know: formats, chains, locks. Threads: one thread at a time; read_at() from
-// several at once.
+// writes. Knows: bytes at offsets. Does not know: formats, chains, locks. Threads: one thread at a time; read_at()
+// and extent_at() from several at once.
 #pragma once
 
 #include <cstdint>
@@ -68,8 +68,12 @@ class PosixFile final : public File {
   Result<FileExtent> extent_at(std::uint64_t offset, std::uint64_t length) const override;
 
  private:
+  void start_writeback(std::uint64_t begin, std::uint64_t end);
+
   UniqueFd fd_;
   std::string path_;
+  // What was written since the disk was last asked to begin: how much, and between which offsets.
+  std::uint64_t waiting_bytes_ = 0, waiting_begin_ = 0, waiting_end_ = 0;
   int sync_error_ = 0;
 };
 

@@ -10,6 +10,7 @@
 #include "base/path_policy.h"
 #include "base/progress.h"
 #include "image/file.h"
+#include "image/metadata_budget.h"
 
 namespace sluicebox::image {
 
@@ -19,6 +20,10 @@ struct OperationContext {
   ProgressSink& progress;
   // The seam for fault injection: every file that an operation opens for writing passes through it. Null: as it is.
   std::function<std::unique_ptr<File>(std::unique_ptr<File>)> wrap_file = nullptr;
+  // The seam for races: called when a file was opened and is not locked yet. Null: nothing happens there.
+  std::function<void()> before_lock = nullptr;
+  // Of all layers that the operation opens.
+  std::shared_ptr<MetadataBudget> metadata = std::make_shared<MetadataBudget>();
 };
 
 }  // namespace sluicebox::image

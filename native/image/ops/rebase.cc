@@ -5,6 +5,7 @@
 
 #include "image/chain.h"
 #include "image/open_file.h"
+#include "image/ops/compare_ahead.h"
 #include "image/ops/differing_ranges.h"
 #include "image/ops/overlay_filler.h"
 #include "image/printable.h"
@@ -100,29 +101,63 @@ Result<Plan> plan(Block& overlay, const Chains& chains, OperationContext& contex
   return plan;
 }
 
+// The plan's ranges, in order, as they fit into one window after another.
+class RangeFeeder {
+ public:
+  explicit RangeFeeder(Plan& plan) : plan_(plan) {}
+
+  // False when there is no more.
+  Result<bool> feed(ComparedWindow& window, std::uint64_t room) {
+    while (window.length < room) {
+      if (part_.length == 0 && !TRY(next_range())) break;
+      const std::uint64_t length = std::min(part_.length, room - window.length);
+      window.ranges.push_back({.offset = part_.offset, .length = length});
+      window.length += length;
+      part_ = {.offset = part_.offset + length, .length = part_.length - length};
+    }
+    return window.length != 0;
+  }
+
+ private:
+  Result<bool> next_range() {
+    if (taken_ < plan_.ranges.size()) {
+      part_ = plan_.ranges[taken_++];
+      return true;
+    }
+    if (!plan_.rest) return false;
+    const std::optional<DiskRange> range = TRY(plan_.rest->next());
+    if (!range) return false;
+    part_ = *range;
+    return true;
+  }
+
+  Plan& plan_;
+  std::size_t taken_ = 0;
+  DiskRange part_;  // what is left of the range taken last
+};
+
 Result<FillCounts> fill_overlay(Block& overlay, const Chains& chains, bool write, OperationContext& context) {
   NoProgress silent;  // the phases of a rebase have one scale, and this is not on it
   Plan planned = TRY(plan(overlay, chains, context));
   if (write) TRY(overlay.prepare_to_write(Writing::kBytes, silent, context.cancel));
-  OverlayFiller filler(overlay, ChainView(blocks_of(chains.before), overlay.size()),
-                       ChainView(blocks_of(chains.after), overlay.size()), write);
-  const auto fill = [&](DiskRange range) -> Status {
-    for (std::uint64_t at = 0; at < range.length; at += filler.window()) {
-      TRY(context.cancel.check());
-      const std::uint64_t length = std::min(filler.window(), range.length - at);
-      TRY(filler.fill({.offset = range.offset + at, .length = length}));
-      report(context, "compare", filler.counts().bytes_compared, planned.total);
-    }
-    return {};
-  };
+  RangeFeeder feeder(planned);
+  OverlayFiller filler(overlay, write);
+  CompareAhead ahead(ChainView(blocks_of(chains.before), overlay.size()),
+                     ChainView(blocks_of(chains.after), overlay.size()), overlay.allocation_unit(), planned.total);
   report(context, "compare", 0, planned.total);
-  for (const DiskRange& range : planned.ranges) TRY(fill(range));
-  while (planned.rest) {
-    const std::optional<DiskRange> range = TRY(planned.rest->next());
-    if (!range) break;
-    TRY(fill(*range));
+  while (true) {
+    for (ComparedWindow* window = ahead.vacant(); window != nullptr; window = ahead.vacant()) {
+      if (!TRY(feeder.feed(*window, ahead.window()))) break;
+      ahead.begin();
+    }
+    TRY(context.cancel.check());
+    ComparedWindow* window = ahead.front();
+    if (window == nullptr) return filler.counts();
+    if (!window->outcome.ok()) return window->outcome.error();
+    TRY(filler.fill(*window));
+    ahead.release();
+    report(context, "compare", filler.counts().bytes_compared, planned.total);
   }
-  return filler.counts();
 }
 
 // Data first, durable; then the pointer. Killed before the header update, the old chain still shows the same bytes.

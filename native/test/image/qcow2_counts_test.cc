@@ -80,7 +80,7 @@ TEST_CASE("I32: an unclean image is repaired by its first write, not by being op
   CHECK(get64(file.bytes(), at::kIncompatible) == 0);
 }
 
-TEST_CASE("I32: an unclean image with more damage than its counts is refused, though some of it was repaired") {
+TEST_CASE("I32: an unclean image with more damage than its counts is refused, and not a byte of it is written") {
   Image image = written();
   set_dirty(image);
   put16(image, count_of(image, data_of(image, 2)), 0);
@@ -91,6 +91,8 @@ TEST_CASE("I32: an unclean image with more damage than its counts is refused, th
   const Status outcome = block->write(30 << 16, pattern(1 << 16, 9));
   REQUIRE_FALSE(outcome.ok());
   CHECK(outcome.error().code == ErrorCode::kImageCorrupt);
+  CHECK(file.writes() == 0);
+  CHECK(file.bytes() == image);
 }
 
 TEST_CASE("I38: what was written and never flushed leaves with its space") {

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <sys/stat.h>
 
 #include <fstream>
 
@@ -119,6 +120,75 @@ TEST_CASE("I38: a disk that runs full, or a sync that fails, is a typed error an
         require_whole(fixture, path, before, n % 16 == 0);
       }
     }
+  }
+}
+
+namespace {
+
+// The real file, on a disk that has no room for more than so many bytes.
+class FullDisk final : public File {
+ public:
+  FullDisk(std::unique_ptr<File> file, std::uint64_t room) : file_(std::move(file)), room_(room) {}
+
+  const std::string& path() const override { return file_->path(); }
+  Result<std::uint64_t> size() const override { return file_->size(); }
+  Result<std::uint64_t> allocated_bytes() const override { return file_->allocated_bytes(); }
+  Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) const override {
+    return file_->read_at(offset, out);
+  }
+  Status write_at(std::uint64_t offset, Bytes data) override {
+    const std::uint64_t part = std::min<std::uint64_t>(room_, data.size());
+    room_ -= part;
+    TRY(file_->write_at(offset, data.first(part)));
+    return part == data.size() ? Status() : os_error(ENOSPC, "cannot write", path());
+  }
+  Status sync() override { return file_->sync(); }
+  Status truncate(std::uint64_t size) override { return file_->truncate(size); }
+  Status allocate(std::uint64_t offset, std::uint64_t length) override { return file_->allocate(offset, length); }
+  Result<FileExtent> extent_at(std::uint64_t offset, std::uint64_t length) const override {
+    return file_->extent_at(offset, length);
+  }
+
+ private:
+  std::unique_ptr<File> file_;
+  std::uint64_t room_;
+};
+
+}  // namespace
+
+TEST_CASE("I38 I53: a rebase that is cancelled or finds the disk full gives back what the overlay took meanwhile") {
+  RebaseShape shape;
+  shape.size = shape.old_size = 16 << 20;
+  shape.old_writes = {"write -P 0x11 0 16M"};
+  const RebaseFixture fixture(shape);
+  const std::string before = fixture.bytes(fixture.overlay);
+  const auto taken = [&] {
+    struct stat status = {};
+    REQUIRE(::stat(fixture.overlay.c_str(), &status) == 0);
+    return std::pair(status.st_blocks, status.st_size);
+  };
+  const auto taken_before = taken();
+  for (const bool full : {false, true}) {
+    CAPTURE(full);
+    Operation operation;
+    auto most = taken_before;
+    operation.progress.on_report = [&](const ProgressReport& report) {
+      if (std::string(report.phase) != "compare") return;
+      most = std::max(most, taken());
+      if (!full && report.done >= 8 << 20) operation.cancel.cancel();
+    };
+    if (full) {
+      operation.context.wrap_file = [](std::unique_ptr<File> file) -> std::unique_ptr<File> {
+        return std::make_unique<FullDisk>(std::move(file), 7 << 20);
+      };
+    }
+    const Result<RebaseResult> result = rebase_image(fixture.overlay, {}, operation.context);
+    REQUIRE_FALSE(result.ok());
+    CHECK(result.error().code == (full ? ErrorCode::kNoSpace : ErrorCode::kCancelled));
+    CHECK(most.first >= taken_before.first + (4 << 20) / 512);
+    CHECK(taken() == taken_before);
+    require_whole(fixture, fixture.overlay, before, true);
+    CHECK(testing::qemu_img({"check", fixture.overlay}).exit_code == 0);
   }
 }
 

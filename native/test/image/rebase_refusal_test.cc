@@ -3,6 +3,8 @@
 
 #include <filesystem>
 #include <fstream>
+#include <functional>
+#include <utility>
 
 #include "image/ops/check.h"
 #include "test/image/rebase_fixture.h"
@@ -14,15 +16,37 @@ using testing::Operation;
 using testing::RebaseFixture;
 using testing::RebaseShape;
 
-// A refused rebase writes nothing at all.
-Error refused(const RebaseFixture& fixture, const RebaseOptions& options, std::string path = {}) {
+// A refused rebase writes nothing at all, and its dry run is refused with the same code and writes nothing either.
+Error refused(const RebaseFixture& fixture, RebaseOptions options, std::string path = {}) {
   if (path.empty()) path = fixture.overlay;
-  const std::string before = testing::slurp(path);
-  Operation operation;
-  const Result<RebaseResult> result = rebase_image(path, options, operation.context);
-  REQUIRE_FALSE(result.ok());
-  CHECK(testing::slurp(path) == before);
-  return result.error();
+  const auto look = [&] {
+    return std::pair(testing::slurp(path), std::filesystem::last_write_time(path).time_since_epoch().count());
+  };
+  const auto before = look();
+  const auto attempt = [&](bool dry_run) {
+    options.dry_run = dry_run;
+    Operation operation;
+    const Result<RebaseResult> result = rebase_image(path, options, operation.context);
+    REQUIRE_FALSE(result.ok());
+    CHECK(look() == before);
+    return result.error();
+  };
+  const Error dry = attempt(true);
+  Error real = attempt(false);
+  CHECK(dry.code == real.code);
+  return real;
+}
+
+// Changes bytes of a file in place, as QEMU or a hostile writer might.
+void put(const std::string& path, std::uint64_t offset, const std::string& bytes) {
+  std::fstream file(path, std::ios::in | std::ios::out | std::ios::binary);
+  file.seekp(static_cast<std::streamoff>(offset));
+  file << bytes;
+  REQUIRE(file.good());
+}
+std::uint64_t get64(const std::string& path, std::uint64_t offset) {
+  const std::string image = testing::slurp(path);
+  return load_be64(Bytes(as_bytes(image)).data() + offset);
 }
 
 // A chain of `images` qcow2 files named PREFIX0 (the base) to PREFIXn; the last one's path.
@@ -230,6 +254,107 @@ TEST_CASE("I39: an overlay or a base that somebody writes is locked, also for un
   const Layer reader = open_layer(fixture.new_base, DiskFormat::kQcow2, Access::kRead, holder.context).value();
   Operation operation;
   CHECK(rebase_image(fixture.overlay, fixture.onto_new(), operation.context).ok());
+}
+
+TEST_CASE("I29: a dry run that is refused leaves the overlay as it is, whatever the refusal") {
+  const RebaseFixture fixture({});
+  put(fixture.overlay, 79, std::string(1, '\x02'));  // marked corrupt
+  CHECK(refused(fixture, fixture.onto_new()).code == ErrorCode::kImageCorrupt);
+  put(fixture.overlay, 79, std::string(1, '\0'));
+  put(fixture.new_base, 0, "XYZ");
+  CHECK(refused(fixture, fixture.onto_new()).code == ErrorCode::kImageFormat);
+  CHECK(refused(fixture, {.backing = "old"}).code == ErrorCode::kInvalidArgument);
+  CHECK(refused(fixture, {.backing = "none", .backing_format = DiskFormat::kRaw}).code == ErrorCode::kImageNotFound);
+}
+
+TEST_CASE("I32: an overlay with the dirty bit and damage beyond its counts is refused, and keeps every byte") {
+  const RebaseFixture fixture({});
+  const std::uint64_t l2 = get64(fixture.overlay, get64(fixture.overlay, 40)) & 0x00fffffffffffe00;
+  const std::uint64_t block = get64(fixture.overlay, get64(fixture.overlay, 48));
+  put(fixture.overlay, 79, std::string(1, '\x01'));                           // not closed cleanly
+  put(fixture.overlay, block, std::string(16, '\0'));                         // counts that a repair would raise
+  put(fixture.overlay, l2 + 8 * 60, std::string("\x80\0\0\0\x40\0\0\0", 8));  // a cluster past the end of the file
+  const std::string before = testing::slurp(fixture.overlay);
+  for (const bool unsafe : {false, true}) {
+    CAPTURE(unsafe);
+    RebaseOptions options = fixture.onto_new();
+    options.unsafe = unsafe;
+    Operation operation;
+    const Result<RebaseResult> result = rebase_image(fixture.overlay, options, operation.context);
+    REQUIRE_FALSE(result.ok());
+    CHECK(result.error().code == ErrorCode::kImageCorrupt);
+    CHECK(testing::slurp(fixture.overlay) == before);
+  }
+  // Without that one entry the same image is repaired and moved.
+  put(fixture.overlay, l2 + 8 * 60, std::string(8, '\0'));
+  const std::string guest = fixture.bytes(fixture.overlay);
+  Operation operation;
+  REQUIRE(rebase_image(fixture.overlay, fixture.onto_new(), operation.context).ok());
+  CHECK(testing::qemu_img({"check", fixture.overlay}).exit_code == 0);
+  CHECK(fixture.bytes(fixture.overlay) == guest);
+}
+
+TEST_CASE(
+    "I39: what changed between the opening of a file and its lock is seen: the header counts as it is when locked") {
+  const RebaseFixture fixture({});
+  const std::string copy = fixture.directory.file("copy");
+  std::filesystem::copy_file(fixture.old_base, copy);
+  const std::string guest = fixture.bytes(fixture.overlay);
+  const auto meanwhile = [&](const std::function<void()>& change) {
+    auto operation = std::make_unique<Operation>();
+    operation->context.before_lock = [change, done = false]() mutable {
+      if (!std::exchange(done, true)) change();
+    };
+    return operation;
+  };
+  const auto other_backing = meanwhile([&] {
+    fixture.must(testing::qemu_img({"rebase", "-u", "-f", "qcow2", "-b", "copy", "-F", "raw", fixture.overlay}));
+  });
+  // Were the old header believed, "old" would be compared, which shows other bytes by now.
+  std::filesystem::resize_file(fixture.old_base, 0);
+  const Result<RebaseResult> moved = rebase_image(fixture.overlay, fixture.onto_new(), other_backing->context);
+  REQUIRE(moved.ok());
+  CHECK(moved.value().from == "copy");
+  CHECK(fixture.bytes(fixture.overlay) == guest);
+
+  const auto marked = meanwhile([&] { put(fixture.overlay, 79, std::string(1, '\x02')); });
+  CHECK(rebase_image(fixture.overlay, {}, marked->context).error().code == ErrorCode::kImageCorrupt);
+  put(fixture.overlay, 79, std::string(1, '\0'));
+
+  std::unique_ptr<Layer> writer;
+  Operation holder;
+  const auto held = meanwhile([&] {
+    writer = std::make_unique<Layer>(
+        open_layer(fixture.overlay, DiskFormat::kQcow2, Access::kWrite, holder.context).value());
+  });
+  CHECK(rebase_image(fixture.overlay, {}, held->context).error().code == ErrorCode::kImageLocked);
+  writer.reset();
+
+  const auto replaced = meanwhile([&] {
+    std::filesystem::copy_file(fixture.overlay, fixture.directory.file("next"));
+    std::filesystem::rename(fixture.directory.file("next"), fixture.overlay);
+  });
+  CHECK(rebase_image(fixture.overlay, {}, replaced->context).error().code == ErrorCode::kImageLocked);
+  CHECK(fixture.bytes(fixture.overlay) == guest);
+}
+
+TEST_CASE("I53: a cancel while a chain is being opened is heard before the next file") {
+  const RebaseFixture fixture({});
+  const std::string fifteen = make_chain(fixture, "a", 15);
+  const std::string before = testing::slurp(fixture.overlay);
+  for (int at = 1; at <= 16; ++at) {
+    CAPTURE(at);
+    Operation operation;
+    int opened = 0;
+    operation.context.before_lock = [&] {
+      if (++opened == at) CHECK(operation.cancel.cancel());
+    };
+    const RebaseOptions options{.backing = fifteen, .backing_format = DiskFormat::kQcow2};
+    CHECK(rebase_image(fixture.overlay, options, operation.context).error().code == ErrorCode::kCancelled);
+    CHECK(opened == at);
+    CHECK(operation.context.metadata->taken() == 0);
+  }
+  CHECK(testing::slurp(fixture.overlay) == before);
 }
 
 TEST_CASE("I53: cancelled while it compares, a rebase leaves the old chain and its bytes") {

@@ -116,12 +116,11 @@ Status update_backing(ImageState& image, const std::optional<BackingReference>& 
   update.header.extensions_end = update.head.size();
   image.header = std::move(update.header);
 
-  // The change stands; what follows only tidies up.
+  // The change stands, durable. What follows only tidies up, and is left to the next sync or to the system.
   if (update.used_end > kSectorBytes) {
     std::vector<std::byte> rest(update.used_end - kSectorBytes);
     if (path_at >= kSectorBytes) std::memcpy(rest.data() + (path_at - kSectorBytes), path.data(), path.size());
     TRY(image.write(kSectorBytes, rest));
-    TRY(image.file.sync());
   }
   return {};
 }

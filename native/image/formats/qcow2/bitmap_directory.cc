@@ -13,7 +13,7 @@ Status add_bitmap(const ImageState& image, std::uint64_t table_at, std::uint64_t
     return image.corrupt("a bitmap's table is unaligned or outside the file", table_at);
   }
   ranges.push_back({table_at, entries * 8});
-  for (const std::uint64_t entry : TRY(read_table(image, table_at, entries, "a bitmap's table"))) {
+  for (const std::uint64_t entry : TRY(read_table(image, table_at, entries, "a bitmap's table", CancelToken()))) {
     const std::uint64_t offset = entry & kOffsetMask;
     if ((entry & ~(kOffsetMask | 1)) != 0 || (offset != 0 && (entry & 1) != 0)) {
       return image.corrupt("a bitmap's table has an entry with reserved bits set", table_at);

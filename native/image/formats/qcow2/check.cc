@@ -19,9 +19,17 @@ class Checker {
   Checker(ImageState& image, Repair repair, ProgressSink& progress, const CancelToken& cancel)
       : image_(image), geometry_(image.geometry()), repair_(repair), progress_(progress), cancel_(cancel) {}
 
+  // Writes nothing unless all that was found can be repaired.
+  void require_whole() { whole_ = true; }
+
   Result<CheckReport> run() {
     report_.total_clusters = geometry_.clusters_for(image_.header.size);
     survey_ = TRY(survey_references(image_, report_, progress_, cancel_));
+    if (whole_ && !can_settle_all()) {
+      // A mark that says so, in case that nothing else was found to count.
+      report_.corruptions = std::max<std::uint64_t>(report_.corruptions, 1);
+      return std::move(report_);
+    }
     TRY(compare_blocks());
     compare_uncounted();
     if (highest_) report_.image_end_offset = (*highest_ + 1) << geometry_.cluster_bits;
@@ -41,6 +49,29 @@ class Checker {
   void fixed_leaks(std::uint64_t count) {
     report_.leaks -= count;
     report_.leaks_fixed += count;
+  }
+
+  // Everything was found and belongs to one owner; all that is wrong are counts, or the blocks that keep them, and what
+  // they ought to be can be stored.
+  bool can_settle_all() const {
+    if (!survey_.complete || survey_.data_over_metadata) return false;
+    std::uint64_t bad_blocks = 0;
+    for (std::size_t i = 0; i < image_.refcount_table.size(); ++i) {
+      if (image_.refcount_table[i] != 0 && !survey_.usable_blocks[i]) ++bad_blocks;
+    }
+    if (report_.corruptions != bad_blocks) return false;
+    for (const auto& [offset, table] : survey_.l2_tables) {
+      const std::uint64_t entry_at = image_.header.l1_offset + table.l1_index * 8;
+      if (table.active && (!is_only(entry_at, 1) || !is_only(offset, table.uses))) return false;
+    }
+    bool fits = true;
+    bool counted = true;  // by a block that is there
+    survey_.counts.for_each([&](std::uint64_t cluster, std::uint32_t count) {
+      const std::uint64_t index = cluster / geometry_.refcounts_per_block();
+      fits = fits && count <= geometry_.max_refcount();
+      counted = counted && index < survey_.usable_blocks.size() && survey_.usable_blocks[index];
+    });
+    return fits && ((counted && bad_blocks == 0) || rebuild_would_fit(image_, survey_));
   }
 
   Status compare_blocks() {
@@ -202,6 +233,7 @@ class Checker {
   CheckReport report_;
   Survey survey_;
   std::uint64_t uncounted_ = 0;  // clusters in use without a block
+  bool whole_ = false;
   bool written_ = false, rebuilt_ = false, repairs_flags_ = false;
   std::optional<Refcounts> stored_;  // read after the counts were repaired
   std::optional<std::uint64_t> highest_;
@@ -211,6 +243,12 @@ class Checker {
 
 Result<CheckReport> check_qcow2(ImageState& image, Repair repair, ProgressSink& progress, const CancelToken& cancel) {
   return Checker(image, repair, progress, cancel).run();
+}
+
+Result<CheckReport> repair_whole(ImageState& image, ProgressSink& progress, const CancelToken& cancel) {
+  Checker checker(image, Repair::kAll, progress, cancel);
+  checker.require_whole();
+  return checker.run();
 }
 
 }  // namespace sluicebox::image::qcow2

@@ -13,5 +13,7 @@
 namespace sluicebox::image::qcow2 {
 
 Result<CheckReport> check_qcow2(ImageState& image, Repair repair, ProgressSink& progress, const CancelToken& cancel);
+// Repairs everything, or writes nothing: then corruptions remain in the report.
+Result<CheckReport> repair_whole(ImageState& image, ProgressSink& progress, const CancelToken& cancel);
 
 }  // namespace sluicebox::image::qcow2

@@ -11,7 +11,7 @@ LayerInfo describe(const ImageState& image) {
   info.dirty = header.has(Incompatible::kDirty);
   info.corrupt = header.has(Incompatible::kCorrupt);
   info.encrypted = header.crypt_method != 0;
-  for (const Snapshot& each : image.snapshots) info.snapshots.push_back(each.shown);
+  info.snapshots = image.shown_snapshots;
 
   const auto add = [&](const char* name, std::variant<bool, std::uint64_t, std::string> value) {
     info.specific.push_back({name, std::move(value)});
@@ -34,6 +34,9 @@ LayerInfo describe(const ImageState& image) {
   if (header.has(Incompatible::kDataFile)) add("data-file-raw", (header.autoclear & kAutoclearRawDataFile) != 0);
   if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value()) {
     add("bitmap-count", std::uint64_t{bitmaps.value()->count});
+  }
+  if (const std::size_t omitted = image.snapshots.size() - image.shown_snapshots.size(); omitted != 0) {
+    add("snapshots-omitted", std::uint64_t{omitted});
   }
   if (const std::string feature = unreadable_feature(header); !feature.empty()) add("unsupported-feature", feature);
   return info;

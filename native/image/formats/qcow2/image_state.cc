@@ -6,11 +6,22 @@ namespace sluicebox::image::qcow2 {
 
 namespace {
 
-constexpr std::size_t kL2CacheBytes = 32u << 20;
+constexpr std::size_t kWriterCacheBytes = 32u << 20;
+constexpr std::size_t kReaderCacheBytes = 4u << 20;
+constexpr std::size_t kEntriesBetweenChecks = 1u << 16;
+
+// How many ranges map_metadata() adds at most.
+std::size_t count_metadata(const ImageState& image) {
+  const auto used = [](std::uint64_t entry) { return entry != 0; };
+  constexpr std::size_t kOthers = 5;  // header, both tables, the snapshot table, the bitmap directory
+  return kOthers + image.snapshots.size() +
+         static_cast<std::size_t>(std::count_if(image.refcount_table.begin(), image.refcount_table.end(), used) +
+                                  std::count_if(image.l1.begin(), image.l1.end(), used));
+}
 
 // Where all metadata lies. A table entry that cannot be right, or two that name one cluster, make the image unfit for
 // writing; reading goes on around them.
-void map_metadata(ImageState& image) {
+Status map_metadata(ImageState& image, const CancelToken& cancel) {
   const Header& header = image.header;
   const Geometry& geometry = image.geometry();
   const auto damaged = [&](std::string what) {
@@ -21,14 +32,20 @@ void map_metadata(ImageState& image) {
     if (!image.begins_in_file(offset)) return damaged(std::string(what) + " points past the end of the file");
     image.metadata.add(offset, geometry.cluster());
   };
+  const std::size_t ranges = count_metadata(image);
+  TRY(image.tables.take(MetadataMap::memory_bytes(ranges)));
+  image.metadata.reserve(ranges);
   image.metadata.add(0, geometry.cluster());
   image.metadata.add(header.l1_offset, std::uint64_t{header.l1_size} * 8);
   image.metadata.add(header.refcount_table_offset,
                      std::uint64_t{header.refcount_table_clusters} << geometry.cluster_bits);
+  std::size_t seen = 0;
   for (const std::uint64_t entry : image.refcount_table) {
+    if (++seen % kEntriesBetweenChecks == 0) TRY(cancel.check());
     if (entry != 0) add_table(entry, "a refcount table entry");
   }
   for (const std::uint64_t entry : image.l1) {
+    if (++seen % kEntriesBetweenChecks == 0) TRY(cancel.check());
     if ((entry & kOffsetMask) != 0) add_table(entry & kOffsetMask, "an L1 entry");
   }
   if (!image.snapshots.empty()) image.metadata.add(header.snapshots_offset, snapshot_table_bytes(image.snapshots));
@@ -44,19 +61,25 @@ void map_metadata(ImageState& image) {
   if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value()) {
     image.metadata.add(bitmaps.value()->offset, bitmaps.value()->bytes);
   }
+  TRY(cancel.check());
   image.shared_tables = image.metadata.seal();
+  image.tables.give_back(MetadataMap::memory_bytes(ranges));
+  TRY(image.tables.take(image.metadata.kept_bytes() + image.shared_tables.memory_bytes()));
   if (!image.shared_tables.empty()) {
     damaged("two tables share the cluster at offset " + std::to_string(image.shared_tables.first()));
   }
+  return {};
 }
 
 }  // namespace
 
-ImageState::ImageState(File& image_file, Header parsed)
+ImageState::ImageState(File& image_file, Header parsed, const LoadOptions& options)
     : file(image_file),
       header(std::move(parsed)),
+      tables(options.budget ? options.budget : std::make_shared<MetadataBudget>()),
       metadata(header.geometry),
-      l2_tables(image_file, header.geometry.cluster(), kL2CacheBytes) {}
+      l2_tables(image_file, header.geometry.cluster(), options.writable ? kWriterCacheBytes : kReaderCacheBytes,
+                tables.budget()) {}
 
 Error ImageState::corrupt(std::string what, std::uint64_t offset) const {
   return Error(ErrorCode::kImageCorrupt, std::move(what)).on(file.path()).at(offset);
@@ -69,11 +92,12 @@ Status ImageState::write(std::uint64_t offset, Bytes data) {
 }
 
 Result<std::vector<std::uint64_t>> read_table(const ImageState& image, std::uint64_t offset, std::uint64_t count,
-                                              const char* what) {
+                                              const char* what, const CancelToken& cancel) {
   if (!image.in_file(offset, count * 8)) return image.corrupt(std::string(what) + " is not inside the file", offset);
   std::vector<std::uint64_t> entries(count);
   std::vector<std::byte> slice(std::min<std::uint64_t>(count * 8, 1u << 20));
   for (std::uint64_t done = 0; done < count;) {
+    TRY(cancel.check());
     const std::uint64_t batch = std::min<std::uint64_t>(count - done, slice.size() / 8);
     TRY(read_exact(image.file, offset + done * 8, MutableBytes(slice).first(batch * 8), what));
     for (std::uint64_t i = 0; i < batch; ++i) entries[done + i] = load_be64(slice.data() + i * 8);
@@ -82,7 +106,10 @@ Result<std::vector<std::uint64_t>> read_table(const ImageState& image, std::uint
   return entries;
 }
 
-Result<std::unique_ptr<ImageState>> load_image(File& file, bool header_only) {
+Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& options) {
+  const CancelToken never;
+  const CancelToken& cancel = options.cancel != nullptr ? *options.cancel : never;
+  TRY(cancel.check());
   const std::uint64_t file_size = TRY(file.size());
   std::vector<std::byte> head(std::min<std::uint64_t>(file_size, kSectorBytes));
   TRY(read_exact(file, 0, head, "the header"));
@@ -94,11 +121,16 @@ Result<std::unique_ptr<ImageState>> load_image(File& file, bool header_only) {
   auto header = parse_header(head);
   if (!header.ok()) return std::move(header).error().on(file.path());
 
-  auto image = std::make_unique<ImageState>(file, std::move(header).value());
+  auto image = std::make_unique<ImageState>(file, std::move(header).value(), options);
   image->file_end = file_size;
-  image->snapshots = TRY(read_snapshot_table(file, image->header, file_size));
-  if (header_only) return image;
-  image->l1 = TRY(read_table(*image, image->header.l1_offset, image->header.l1_size, "the L1 table"));
+  SnapshotTable snapshots = TRY(read_snapshot_table(file, image->header, file_size, cancel));
+  TRY(image->tables.take(head.size() + snapshots.memory_bytes()));
+  image->snapshots = std::move(snapshots.entries);
+  image->shown_snapshots = std::move(snapshots.shown);
+  if (options.header_only) return image;
+  // The last part is the table that each cache is sure to hold.
+  TRY(image->tables.take(std::uint64_t{image->header.l1_size} * 8 + image->geometry().cluster()));
+  image->l1 = TRY(read_table(*image, image->header.l1_offset, image->header.l1_size, "the L1 table", cancel));
   const std::uint64_t table_entries =
       (std::uint64_t{image->header.refcount_table_clusters} << image->geometry().cluster_bits) / 8;
   // The last cluster of the table may be cut by the end of the file, as in an image of which only the used part of each
@@ -109,9 +141,10 @@ Result<std::unique_ptr<ImageState>> load_image(File& file, bool header_only) {
   if (table_entries - in_file > image->geometry().cluster() / 8) {
     return image->corrupt("the refcount table is not inside the file", offset);
   }
-  image->refcount_table = TRY(read_table(*image, offset, in_file, "the refcount table"));
+  TRY(image->tables.take(table_entries * 8));
+  image->refcount_table = TRY(read_table(*image, offset, in_file, "the refcount table", cancel));
   image->refcount_table.resize(table_entries);
-  map_metadata(*image);
+  TRY(map_metadata(*image, cancel));
   return image;
 }
 

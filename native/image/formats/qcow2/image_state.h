@@ -8,24 +8,35 @@
 #include <string>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/result.h"
 #include "image/file.h"
 #include "image/formats/qcow2/header.h"
 #include "image/formats/qcow2/metadata_map.h"
 #include "image/formats/qcow2/snapshot_table.h"
 #include "image/formats/qcow2/table_cache.h"
+#include "image/metadata_budget.h"
 
 namespace sluicebox::image::qcow2 {
 
+struct LoadOptions {
+  bool header_only = false;                          // the header and the snapshot table, no other
+  bool writable = false;                             // a writer comes back to its tables, a reader passes them once
+  std::shared_ptr<MetadataBudget> budget = nullptr;  // absent: one of its own
+  const CancelToken* cancel = nullptr;               // absent: it cannot be cancelled
+};
+
 struct ImageState {
-  ImageState(File& image_file, Header parsed);
+  ImageState(File& image_file, Header parsed, const LoadOptions& options);
 
   File& file;
   Header header;
+  MetadataShare tables;        // what the members below take
   std::uint64_t file_end = 0;  // the file's length, as far as we know or have written it
   std::vector<std::uint64_t> l1;
   std::vector<std::uint64_t> refcount_table;
   std::vector<Snapshot> snapshots;
+  std::vector<InternalSnapshot> shown_snapshots;  // the first of them, as many as are shown
   MetadataMap metadata;
   ClusterRuns shared_tables;    // clusters that more than one table claims: none of them is followed
   std::string metadata_damage;  // non-empty: why nothing may be written
@@ -43,11 +54,11 @@ struct ImageState {
   bool begins_in_file(std::uint64_t offset) const { return offset < file_end; }
 };
 
-// Reads header, tables and snapshots. `header_only` stops after the header and the snapshot table.
-Result<std::unique_ptr<ImageState>> load_image(File& file, bool header_only);
+// Reads header, tables and snapshots. kImageChain when the budget has no room for them.
+Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& options);
 
 // `count` big-endian 64-bit entries, which the file must have.
 Result<std::vector<std::uint64_t>> read_table(const ImageState& image, std::uint64_t offset, std::uint64_t count,
-                                              const char* what);
+                                              const char* what, const CancelToken& cancel);
 
 }  // namespace sluicebox::image::qcow2

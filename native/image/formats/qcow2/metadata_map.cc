@@ -27,19 +27,19 @@ bool ClusterRuns::contains(std::uint64_t offset) const {
 ClusterRuns MetadataMap::seal() {
   std::sort(ranges_.begin(), ranges_.end(), [](const Range& a, const Range& b) { return a.begin < b.begin; });
   ClusterRuns twice;
-  std::vector<Range> merged;
+  std::size_t merged = 0;
   for (const Range& range : ranges_) {
-    if (!merged.empty() && range.begin < merged.back().end) {
-      twice.append(range.begin, std::min(range.end, merged.back().end));
-      merged.back().end = std::max(merged.back().end, range.end);
-    } else if (!merged.empty() && range.begin == merged.back().end) {
-      merged.back().end = range.end;
+    if (merged != 0 && range.begin <= ranges_[merged - 1].end) {
+      Range& last = ranges_[merged - 1];
+      if (range.begin < last.end) twice.append(range.begin, std::min(range.end, last.end));
+      last.end = std::max(last.end, range.end);
     } else {
-      merged.push_back(range);
+      ranges_[merged++] = range;
     }
   }
-  ranges_ = std::move(merged);
-  ranges_.shrink_to_fit();
+  ranges_.resize(merged);
+  // A copy for a moment: only where it is small beside what it frees.
+  if (merged <= ranges_.capacity() / 2) ranges_.shrink_to_fit();
   return twice;
 }
 

@@ -23,6 +23,7 @@ class ClusterRuns {
   bool empty() const { return runs_.empty(); }
   std::uint64_t first() const { return runs_.front().begin; }
   bool contains(std::uint64_t offset) const;
+  std::size_t memory_bytes() const { return runs_.capacity() * sizeof(Run); }
 
  private:
   std::vector<Run> runs_;
@@ -32,10 +33,14 @@ class MetadataMap {
  public:
   explicit MetadataMap(const Geometry& geometry) : geometry_(geometry) {}
 
-  // While the image is opened: everything in it, then seal(), which returns the clusters that were added twice: as
-  // runs, for ranges that overlap may be many, and each long.
+  // While the image is opened: everything in it, `ranges` at most, then seal(), which returns the clusters that were
+  // added twice: as runs, for ranges that overlap may be many, and each long.
+  void reserve(std::size_t ranges) { ranges_.reserve(ranges); }
   void add(std::uint64_t offset, std::uint64_t bytes);
   ClusterRuns seal();
+  // What `ranges` of them take until seal() has returned, and what is kept then.
+  static std::size_t memory_bytes(std::size_t ranges) { return ranges * sizeof(Range) * 3 / 2; }
+  std::size_t kept_bytes() const { return ranges_.capacity() * sizeof(Range); }
 
   // Afterwards, as the image changes: whole clusters.
   void insert(std::uint64_t cluster_offset);

@@ -51,7 +51,7 @@ class Qcow2Block final : public Block {
  private:
   Status repair_unclean(ProgressSink& progress, const CancelToken& cancel);
   Status prepare_silently();
-  Status reload();
+  Status reload(const CancelToken& cancel);
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
@@ -104,16 +104,17 @@ Status Qcow2Block::prepare_silently() {
 
 // Whoever had it open last kept its counts in memory, and did not come to write them.
 Status Qcow2Block::repair_unclean(ProgressSink& progress, const CancelToken& cancel) {
-  const CheckReport report = TRY(check_qcow2(*image_, Repair::kAll, progress, cancel));
-  TRY(reload());
-  if (report.corruptions == 0) return {};
+  const CheckReport report = TRY(repair_whole(*image_, progress, cancel));
+  if (report.corruptions == 0) return reload(cancel);
   return image_->corrupt("the image was not closed cleanly, and is damaged beyond its reference counts", 0)
       .advise("run check with repair");
 }
 
 // After a repair: everything that memory holds of the tables may be wrong.
-Status Qcow2Block::reload() {
-  auto image = TRY(load_image(image_->file, false));
+Status Qcow2Block::reload(const CancelToken& cancel) {
+  // What is there now goes in a moment, and is no reason to refuse what takes its place.
+  image_->tables.give_all_back();
+  auto image = TRY(load_image(image_->file, {.writable = true, .budget = image_->tables.budget(), .cancel = &cancel}));
   writer_.reset();
   image_ = std::move(image);
   writer_ = std::make_unique<Writer>(*image_);
@@ -246,14 +247,17 @@ Result<CheckReport> Qcow2Block::check(Repair repair, ProgressSink& progress, con
   if (writer_ && !image_->header.has(Incompatible::kCorrupt)) TRY(writer_->flush());
   auto report = check_qcow2(*image_, repair, progress, cancel);
   if (repair == Repair::kNone) return report;
-  TRY(reload());
+  TRY(reload(cancel));
   return report;
 }
 
 }  // namespace
 
 Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options) {
-  auto image = TRY(load_image(file, options.info_only));
+  auto image = TRY(load_image(file, {.header_only = options.info_only,
+                                     .writable = options.writable,
+                                     .budget = options.budget,
+                                     .cancel = options.cancel}));
   const std::string feature = unreadable_feature(image->header);
   if (!feature.empty() && !options.info_only) return unsupported(file, feature);
   auto block = std::make_unique<Qcow2Block>(std::move(image), options);

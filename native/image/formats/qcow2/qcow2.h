@@ -5,9 +5,11 @@
 
 #include <memory>
 
+#include "base/cancel.h"
 #include "base/result.h"
 #include "image/block.h"
 #include "image/file.h"
+#include "image/metadata_budget.h"
 
 namespace sluicebox::image::qcow2 {
 
@@ -17,6 +19,8 @@ struct OpenOptions {
   bool for_repair = false;
   // Opened by info: features that cannot be read yet are reported by info(), and read() refuses them by name.
   bool info_only = false;
+  std::shared_ptr<MetadataBudget> budget = nullptr;  // shared with the layers that are open beside; absent: its own
+  const CancelToken* cancel = nullptr;               // heard while it is opened
 };
 
 // `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired before the first write, a corrupt one

@@ -39,6 +39,13 @@ void place(const ImageState& image, const Survey& survey, NewStructure& made) {
 
 }  // namespace
 
+// With the old structure still among what is counted, so it may say no where a rebuild would just succeed.
+bool rebuild_would_fit(const ImageState& image, const Survey& survey) {
+  NewStructure made;
+  place(image, survey, made);
+  return made.table_clusters << image.geometry().cluster_bits <= kMaxRefcountTableBytes;
+}
+
 Result<bool> rebuild_refcounts(ImageState& image, Survey& survey) {
   const Geometry& geometry = image.geometry();
   Header& header = image.header;

@@ -10,6 +10,8 @@
 
 namespace sluicebox::image::qcow2 {
 
+// Whether the structure would not be too large. Beforehand, and to be relied on when it says yes.
+bool rebuild_would_fit(const ImageState& image, const Survey& survey);
 // False when the counts do not fit: in the image's width, or in the largest table.
 Result<bool> rebuild_refcounts(ImageState& image, Survey& survey);
 

@@ -13,7 +13,7 @@ constexpr std::size_t kBlockCacheBytes = 8u << 20;
 }
 
 Refcounts::Refcounts(ImageState& image)
-    : image_(image), blocks_(image.file, image.geometry().cluster(), kBlockCacheBytes) {}
+    : image_(image), blocks_(image.file, image.geometry().cluster(), kBlockCacheBytes, image.tables.budget()) {}
 
 bool Refcounts::has_block(std::uint64_t cluster) const {
   const std::uint64_t index = cluster / image_.geometry().refcounts_per_block();

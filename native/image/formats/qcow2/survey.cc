@@ -170,7 +170,7 @@ class Surveyor {
       }
       TRY(count(each->l1_offset, bytes, 1));
       end = each->l1_offset + bytes;
-      const auto l1 = TRY(read_table(image_, each->l1_offset, each->l1_entries, "a snapshot's L1 table"));
+      const auto l1 = TRY(read_table(image_, each->l1_offset, each->l1_entries, "a snapshot's L1 table", cancel_));
       TRY(collect_l1(l1, false, each->l1_offset));
     }
     return {};

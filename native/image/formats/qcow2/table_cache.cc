@@ -42,32 +42,46 @@ std::shared_ptr<CachedTable> TableCache::create(std::uint64_t offset, const Cach
 
 void TableCache::forget(std::uint64_t offset) {
   const MutexLock lock(mutex_);
-  if (const auto found = by_offset_.find(offset); found != by_offset_.end()) {
-    recency_.erase(found->second);
-    by_offset_.erase(found);
-  }
+  if (const auto found = by_offset_.find(offset); found != by_offset_.end()) erase(found->second);
 }
 
 void TableCache::clear() {
   const MutexLock lock(mutex_);
-  by_offset_.clear();
-  recency_.clear();
+  while (!recency_.empty()) erase(recency_.begin());
 }
 
 std::shared_ptr<CachedTable> TableCache::insert(std::shared_ptr<CachedTable> table) {
-  // Dirty tables stay, whatever the budget: the writer flushes before they become many. So do those in use: one that
-  // its holder is about to change must be found by the next to look for it.
-  const std::size_t most = std::max<std::size_t>(4, budget_ / table_bytes_);
-  auto oldest = recency_.end();
-  while (by_offset_.size() >= most && oldest != recency_.begin()) {
-    --oldest;
-    if ((*oldest)->dirty() || oldest->use_count() > 1) continue;
-    by_offset_.erase((*oldest)->offset());
-    oldest = recency_.erase(oldest);
+  const std::size_t most = std::max<std::size_t>(2, most_bytes_ / table_bytes_);
+  while (by_offset_.size() >= most && evict_oldest()) {
+  }
+  // The first table is paid for. One more than the budget has is one that nothing here can make room for: it is dirty
+  // or in use, and the writer flushes before those become many.
+  while (!by_offset_.empty() && !budget_->try_take(table_bytes_)) {
+    if (evict_oldest()) continue;
+    budget_->take_anyway(table_bytes_);
+    break;
   }
   recency_.push_front(std::move(table));
   by_offset_[recency_.front()->offset()] = recency_.begin();
   return recency_.front();
+}
+
+// Dirty tables stay, whatever the budget: the writer flushes before they become many. So do those in use: one that its
+// holder is about to change must be found by the next to look for it.
+bool TableCache::evict_oldest() {
+  for (auto table = recency_.end(); table != recency_.begin();) {
+    --table;
+    if ((*table)->dirty() || table->use_count() > 1) continue;
+    erase(table);
+    return true;
+  }
+  return false;
+}
+
+void TableCache::erase(Recency::iterator table) {
+  by_offset_.erase((*table)->offset());
+  recency_.erase(table);
+  if (!by_offset_.empty()) budget_->give_back(table_bytes_);
 }
 
 }  // namespace sluicebox::image::qcow2

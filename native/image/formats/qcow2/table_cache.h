@@ -13,6 +13,7 @@
 #include "base/mutex.h"
 #include "base/result.h"
 #include "image/file.h"
+#include "image/metadata_budget.h"
 
 namespace sluicebox::image::qcow2 {
 
@@ -51,8 +52,13 @@ class CachedTable : public std::enable_shared_from_this<CachedTable> {
 
 class TableCache {
  public:
-  TableCache(const File& file, std::size_t table_bytes, std::size_t budget)
-      : file_(file), table_bytes_(table_bytes), budget_(budget) {}
+  // As many tables as fit in `most_bytes`, but at least two; fewer when the budget has no more to give. The memory of
+  // one is the owner's to take beforehand, so that whoever reads on in one table finds it again.
+  TableCache(const File& file, std::size_t table_bytes, std::size_t most_bytes, std::shared_ptr<MetadataBudget> budget)
+      : file_(file), table_bytes_(table_bytes), most_bytes_(most_bytes), budget_(std::move(budget)) {}
+  ~TableCache() { clear(); }
+  TableCache(const TableCache&) = delete;
+  TableCache& operator=(const TableCache&) = delete;
 
   // What the file does not have of the table reads as zeros: the caller has checked that it begins inside.
   Result<std::shared_ptr<CachedTable>> load(std::uint64_t offset) EXCLUDES(mutex_);
@@ -64,10 +70,13 @@ class TableCache {
  private:
   using Recency = std::list<std::shared_ptr<CachedTable>>;  // most recent first
   std::shared_ptr<CachedTable> insert(std::shared_ptr<CachedTable> table) REQUIRES(mutex_);
+  bool evict_oldest() REQUIRES(mutex_);
+  void erase(Recency::iterator table) REQUIRES(mutex_);
 
   const File& file_;
   const std::size_t table_bytes_;
-  const std::size_t budget_;
+  const std::size_t most_bytes_;
+  const std::shared_ptr<MetadataBudget> budget_;
   Mutex mutex_;
   Recency recency_ GUARDED_BY(mutex_);
   std::unordered_map<std::uint64_t, Recency::iterator> by_offset_ GUARDED_BY(mutex_);

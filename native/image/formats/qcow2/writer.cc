@@ -10,7 +10,7 @@ namespace sluicebox::image::qcow2 {
 
 namespace {
 
-constexpr std::size_t kMaxDirtyBytes = 8u << 20;
+constexpr std::size_t kMaxDirtyBytes = 24u << 20;
 constexpr std::size_t kMaxReleased = 1u << 20;
 constexpr std::size_t kZeroChunk = 1u << 20;
 
