@@ -71,7 +71,9 @@ bool Agent::link_message(const protocol::Received& received, Bytes payload, std:
   const int socket = descriptors[0].get();
   // Of this end alone: the host's has flags of its own.
   if (::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) | O_NONBLOCK) != 0) return false;
-  sessions_.push_back(std::make_unique<Session>(shared_, std::move(descriptors[0]), hello.value().leash));
+  sessions_.push_back(std::make_unique<Session>(
+      shared_, protocol::FrameLink(std::move(descriptors[0]), protocol::FrameLink::Kind::kPackets),
+      hello.value().leash));
   return true;
 }
 

@@ -20,13 +20,13 @@ constexpr int kFramesPerTurn = 32;
 
 }  // namespace
 
-Session::Session(Shared& shared, UniqueFd socket, bool leash)
+Session::Session(Shared& shared, protocol::FrameLink link, bool leash)
     : shared_(shared),
-      socket_(std::move(socket)),
+      link_(std::move(link)),
       leash_(leash),
       assembler_(protocol::kMaxMessage),
-      outbox_(socket_.get(), [this] { watch_.wait_for(EPOLLIN | EPOLLOUT); }, [this] { close(); }) {
-  watch_ = shared_.loop.watch(socket_.get(), EPOLLIN, [this](std::uint32_t events) { ready(events); });
+      outbox_(link_, [this] { watch_.wait_for(EPOLLIN | EPOLLOUT); }, [this] { close(); }) {
+  watch_ = shared_.loop.watch(link_.get(), EPOLLIN, [this](std::uint32_t events) { ready(events); });
   if (!watch_.active()) close();
   outbox_.send(Type::kHello, 0, 0, encode(protocol::Hello{.version = protocol::kVersion, .leash = false}));
 }
@@ -43,12 +43,19 @@ void Session::ready(std::uint32_t events) {
 void Session::receive() {
   std::array<std::byte, protocol::kMaxPayload> payload;
   for (int frames = 0; frames < kFramesPerTurn && !closed_; ++frames) {
-    auto received = protocol::receive_frame(socket_.get(), payload);
+    auto received = link_.receive(payload);
     if (!received.ok()) {
       if (received.error().os_error != EAGAIN) close();
       return;
     }
     if (!fragment(*received, Bytes(payload).first(received->length))) close();
+  }
+  // The descriptor will not tell of these.
+  if (!closed_ && link_.buffered()) {
+    again_ = shared_.loop.at(monotonic_now(), [this] {
+      again_.reset();
+      receive();
+    });
   }
 }
 
@@ -70,6 +77,7 @@ void Session::room() {
 void Session::close() {
   if (std::exchange(closed_, true)) return;
   watch_.reset();
+  again_.reset();
   outbox_.close();
   for (auto& [channel, execution] : executions_) execution->end(false);
 }

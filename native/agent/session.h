@@ -1,4 +1,4 @@
-// session.h: one host at the other end of a socket: its greeting, its requests, its executions.
+// session.h: one host at the other end of a link: its greeting, its requests, its executions.
 // Knows: messages, executions. Does not know: other sessions, the keeper.
 // Threads: one.
 #pragma once
@@ -15,7 +15,7 @@
 #include "agent/outbox.h"
 #include "base/unique_fd.h"
 #include "protocol/assembler.h"
-#include "protocol/packet_socket.h"
+#include "protocol/frame_link.h"
 
 namespace sluicebox::agent {
 
@@ -29,8 +29,8 @@ struct Shared {
 
 class Session {
  public:
-  // Greets at once. `socket` does not block.
-  Session(Shared& shared, UniqueFd socket, bool leash);
+  // Greets at once.
+  Session(Shared& shared, protocol::FrameLink link, bool leash);
 
   bool leash() const { return leash_; }
   // By either end: nothing is said or heard any more. Its executions end with the object.
@@ -64,7 +64,7 @@ class Session {
   Execution* execution(std::uint32_t channel) const;
 
   Shared& shared_;
-  UniqueFd socket_;
+  protocol::FrameLink link_;
   const bool leash_;
   bool closed_ = false;
   bool greeted_ = false;
@@ -72,6 +72,7 @@ class Session {
   std::vector<UniqueFd> descriptors_;  // of the message that is being joined
   Outbox outbox_;
   Watch watch_;
+  Timer again_;  // what a turn left of a stream that was read already
   std::map<std::uint32_t, std::unique_ptr<Execution>> executions_;
   std::uint32_t last_resumed_ = 0;
 };

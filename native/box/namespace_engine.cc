@@ -172,7 +172,7 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
   for (const int fd : {session.get(), keeper.control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
   return LaunchedBox{.process = std::move(keeper.process),
                      .control = std::move(keeper.control),
-                     .session = std::move(session),
+                     .session = protocol::FrameLink(std::move(session), protocol::FrameLink::Kind::kPackets),
                      .first_uid = launched->first_uid,
                      .warnings = std::move(launched->warnings)};
 }
