@@ -16,11 +16,14 @@ const toRun = [
   ['cmake', 'cmake'],
   ['ninja-build', 'ninja'],
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
+  ['liblz4-dev', '/usr/include/lz4.h'],
   ['libseccomp-dev', '/usr/include/seccomp.h'],
   ['nlohmann-json3-dev', '/usr/include/nlohmann/json.hpp'],
   ['bubblewrap', 'bwrap'],
   ['qemu-utils', 'qemu-img'],
   ['e2fsprogs', 'mkfs.ext4'],
+  ['erofs-utils', 'mkfs.erofs'],
+  ['qemu-system-x86', 'qemu-system-x86_64'],
 ]
 const toTest = [
   ['git', 'git'],
@@ -29,6 +32,7 @@ const toTest = [
   ['clang-tidy-19', 'clang-tidy-19'],
   ['libclang-rt-19-dev', `/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-${machine}.a`],
   ['doctest-dev', '/usr/include/doctest/doctest.h'],
+  ['busybox-static', '/bin/busybox'],
 ]
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)

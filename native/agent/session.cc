@@ -4,8 +4,11 @@
 
 #include <array>
 #include <cerrno>
+#include <string>
 #include <utility>
 
+#include "agent/console.h"
+#include "agent/guest.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::agent {
@@ -102,6 +105,10 @@ bool Session::message(const Message& message) {
     case Type::kPing:
       outbox_.send(Type::kPong, message.header.channel, message.header.request);
       return message.payload.empty();
+    case Type::kMachine:
+      return shared_.guest && machine(message);
+    case Type::kShutdown:
+      return shared_.guest && shut_down(message);
     case Type::kSpawn:
       return spawn(message);
     case Type::kKill:
@@ -128,12 +135,35 @@ bool Session::greeting(const Message& message) {
   return greeted_;
 }
 
+bool Session::machine(const Message& message) {
+  const auto machine = protocol::decode_machine(message.payload);
+  if (!machine.ok() || message.header.channel != 0 || std::exchange(told_machine_, true)) return false;
+  const Status made = make_machine(machine.value());
+  shared_.standing = made.ok();
+  if (made.ok()) {
+    outbox_.send(Type::kMachineReady, 0, message.header.request);
+    return true;
+  }
+  const auto os_error = static_cast<std::uint32_t>(made.error().os_error);
+  outbox_.send(Type::kMachineFailed, 0, message.header.request,
+               encode(protocol::MachineFailed{.step = made.error().message, .os_error = os_error}));
+  tell("cannot " + made.error().message + " (errno " + std::to_string(os_error) + ")");
+  return true;
+}
+
+bool Session::shut_down(const Message& message) {
+  const auto stop = protocol::decode_stop(message.payload);
+  if (!stop.ok() || message.header.channel != 0) return false;
+  shared_.shut_down(stop.value().grace_ms);
+  return true;
+}
+
 bool Session::spawn(const Message& message) {
   const auto [channel, request] = std::pair(message.header.channel, message.header.request);
   auto spawn = protocol::decode_spawn(message.payload);
   if (!spawn.ok() || channel == 0 || executions_.contains(channel)) return false;
   if (descriptors_.size() != passed_count(*spawn)) return false;
-  if (shared_.ending) {
+  if (shared_.ending || !shared_.standing) {
     outbox_.send(Type::kSpawnFailed, channel, request,
                  encode(protocol::SpawnFailed{protocol::SpawnStep::kProcess, ESHUTDOWN}));
     return true;

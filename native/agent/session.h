@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -25,6 +26,11 @@ struct Shared {
   Children& children;
   Launcher& launcher;
   bool ending = false;  // nothing is spawned any more
+  // In a virtual machine the session's host asks for what is a keeper's business elsewhere, and nothing is spawned
+  // before the machine stands.
+  bool guest = false;
+  bool standing = true;
+  std::function<void(std::uint64_t grace_ms)> shut_down = nullptr;
 };
 
 class Session {
@@ -54,6 +60,8 @@ class Session {
   bool fragment(protocol::Received& received, Bytes payload);
   bool message(const protocol::Message& message);
   bool greeting(const protocol::Message& message);
+  bool machine(const protocol::Message& message);
+  bool shut_down(const protocol::Message& message);
   bool spawn(const protocol::Message& message);
   bool kill(const protocol::Message& message);
   bool resize(const protocol::Message& message);
@@ -68,6 +76,7 @@ class Session {
   const bool leash_;
   bool closed_ = false;
   bool greeted_ = false;
+  bool told_machine_ = false;
   protocol::Assembler assembler_;
   std::vector<UniqueFd> descriptors_;  // of the message that is being joined
   Outbox outbox_;

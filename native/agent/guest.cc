@@ -1,0 +1,90 @@
+#include "agent/guest.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <memory>
+#include <string>
+#include <string_view>
+
+#include "agent/kernel_modules.h"
+#include "agent/loop.h"
+#include "agent/machine_identity.h"
+#include "agent/machine_root.h"
+#include "agent/small_file.h"
+#include "agent/step.h"
+
+namespace sluicebox::agent {
+
+namespace {
+
+constexpr std::string_view kPortName = "slu.agent";
+// From the driver's start to a port that both ends have open: milliseconds, on a machine that is not overloaded.
+constexpr std::uint64_t kPortWaitMs = 10000;
+
+// As a namespace box has it. The kernel's own is too low for many a program.
+constexpr rlimit kFiles = {.rlim_cur = 1024, .rlim_max = 65536};
+
+struct CloseDirectory {
+  void operator()(DIR* directory) const { ::closedir(directory); }
+};
+
+// The path of its device, or nothing.
+std::string find_port() {
+  const std::string ports = "/sys/class/virtio-ports";
+  const std::unique_ptr<DIR, CloseDirectory> directory(::opendir(ports.c_str()));
+  if (!directory) return {};
+  while (const dirent* entry = ::readdir(directory.get())) {
+    const std::string device = entry->d_name;
+    std::string name = read_small(ports + "/" + device + "/name").value_or("");
+    if (name.ends_with('\n')) name.pop_back();
+    if (name == kPortName) return "/dev/" + device;
+  }
+  return {};
+}
+
+// Until the host's end is open, reads find the end of the stream.
+bool host_is_there(int port) {
+  pollfd waiting{.fd = port, .events = POLLIN | POLLOUT, .revents = 0};
+  return ::poll(&waiting, 1, 0) >= 0 && (waiting.revents & POLLHUP) == 0;
+}
+
+}  // namespace
+
+Status begin_guest() {
+  TRY(mount_basics());
+  ::setrlimit(RLIMIT_NOFILE, &kFiles);
+  load_modules();
+  return ok_status();
+}
+
+Result<UniqueFd> open_port() {
+  const Nanoseconds deadline = deadline_after(kPortWaitMs);
+  UniqueFd port;
+  int failed = ENODEV;
+  while (true) {
+    if (!port.valid()) {
+      const std::string path = find_port();
+      if (!path.empty()) {
+        port = UniqueFd(::open(path.c_str(), O_RDWR | O_NONBLOCK | O_CLOEXEC));
+        failed = port.valid() ? EPIPE : errno;
+      }
+    }
+    if (port.valid() && host_is_there(port.get())) return port;
+    if (monotonic_now() > deadline) return stopped(failed, "open the port to the host");
+    ::usleep(500);
+  }
+}
+
+Status make_machine(const protocol::Machine& machine) {
+  TRY(take_identity(machine));
+  TRY(enter_root(machine));
+  write_identity(machine);
+  return limit_processes(machine.processes);
+}
+
+}  // namespace sluicebox::agent
