@@ -1,10 +1,12 @@
-// Makes a fresh clone ready: system packages, npm packages, the native build, the compiled TypeScript. Quick when nothing changed.
+// Makes a fresh clone ready: system packages, npm packages, the kernel of virtual machines, the native build, the compiled TypeScript.
+// Quick when nothing changed.
 // Built-ins only: it runs before node_modules exists. Usage: setup.mjs start|test
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from './build.mjs'
+import { guestKernel } from './guest-kernel.mjs'
 import { attempt, root, run } from './shell.mjs'
 
 // As clang calls it.
@@ -37,6 +39,7 @@ const toTest = [
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)
 npmPackages()
+guestKernel()
 build('release')
 build('typescript')
 
