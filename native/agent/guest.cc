@@ -1,13 +1,11 @@
 #include "agent/guest.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <memory>
 #include <string>
 #include <string_view>
 
@@ -17,6 +15,7 @@
 #include "agent/machine_root.h"
 #include "agent/small_file.h"
 #include "agent/step.h"
+#include "base/directory.h"
 
 namespace sluicebox::agent {
 
@@ -26,21 +25,28 @@ constexpr std::string_view kPortName = "slu.agent";
 // From the driver's start to a port that both ends have open: milliseconds, on a machine that is not overloaded.
 constexpr std::uint64_t kPortWaitMs = 10000;
 
-// As a namespace box has it. The kernel's own is too low for many a program.
-constexpr rlimit kFiles = {.rlim_cur = 1024, .rlim_max = 65536};
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
+// As a namespace box has them. The kernel's own follow the machine's memory and are too low for many a program; how
+// many processes there may be is the control group's to say.
+struct LimitRow {
+  __rlimit_resource resource;
+  rlimit value;
+};
+constexpr LimitRow kLimits[] = {
+    {RLIMIT_NOFILE, {.rlim_cur = 1024, .rlim_max = 65536}},
+    {RLIMIT_NPROC, {.rlim_cur = RLIM_INFINITY, .rlim_max = RLIM_INFINITY}},
+    {RLIMIT_SIGPENDING, {.rlim_cur = 16384, .rlim_max = 16384}},
 };
 
 // The path of its device, or nothing.
 std::string find_port() {
   const std::string ports = "/sys/class/virtio-ports";
-  const std::unique_ptr<DIR, CloseDirectory> directory(::opendir(ports.c_str()));
+  const UniqueDirectory directory(::opendir(ports.c_str()));
   if (!directory) return {};
   while (const dirent* entry = ::readdir(directory.get())) {
     const std::string device = entry->d_name;
-    std::string name = read_small(ports + "/" + device + "/name").value_or("");
+    std::string name_path = ports;
+    name_path.append("/").append(device).append("/name");
+    std::string name = read_small(name_path).value_or("");
     if (name.ends_with('\n')) name.pop_back();
     if (name == kPortName) return "/dev/" + device;
   }
@@ -57,7 +63,7 @@ bool host_is_there(int port) {
 
 Status begin_guest() {
   TRY(mount_basics());
-  ::setrlimit(RLIMIT_NOFILE, &kFiles);
+  for (const LimitRow& row : kLimits) ::setrlimit(row.resource, &row.value);
   load_modules();
   return ok_status();
 }

@@ -1,26 +1,26 @@
 #include "agent/machine_root.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
-#include <memory>
 #include <string>
 #include <string_view>
 
+#include "agent/console.h"
 #include "agent/loop.h"
 #include "agent/small_file.h"
 #include "agent/step.h"
+#include "base/directory.h"
 
 namespace sluicebox::agent {
 
 namespace {
 
 // For a disk whose driver is still at work. Only a disk that is not there at all is waited for that long.
-constexpr std::uint64_t kDiskWaitMs = 5000;
+constexpr std::uint64_t kDiskWaitMs = 3000;
 
 constexpr const char* kNewRoot = "/root-disk";
 constexpr const char* kLower = "/root-lower";
@@ -78,14 +78,9 @@ Status mount_row(const MountRow& row) {
 
 // ---------- the disk ----------
 
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
-using Directory = std::unique_ptr<DIR, CloseDirectory>;
-
 // The block device whose serial number that is, or nothing.
 std::string disk_named(std::string_view serial) {
-  const Directory blocks(::opendir("/sys/block"));
+  const UniqueDirectory blocks(::opendir("/sys/block"));
   if (!blocks) return {};
   while (const dirent* entry = ::readdir(blocks.get())) {
     const std::string name = entry->d_name;
@@ -121,8 +116,11 @@ Status mount_disk(const std::string& disk, protocol::FileSystem file_system, boo
     return stopped(errno, "mount the root file system (erofs)");
   }
   if (::mount(disk.c_str(), place, "ext4", flags, nullptr) == 0) return ok_status();
-  // Nobody may write to the disk, and its journal is not empty.
-  if (readonly && errno == EROFS && ::mount(disk.c_str(), place, "ext4", flags, "noload") == 0) return ok_status();
+  // Nobody may write to the disk, and its journal is not empty: what only that holds stays unseen.
+  if (readonly && errno == EROFS && ::mount(disk.c_str(), place, "ext4", flags, "noload") == 0) {
+    tell("the journal of the root file system is not empty and cannot be replayed: the disk is read-only");
+    return ok_status();
+  }
   return stopped(errno, "mount the root file system (ext4)");
 }
 
@@ -157,7 +155,7 @@ Status mount_root(const protocol::Machine& machine) {
 
 // Its files are memory of the machine.
 void free_initrd() {
-  if (const Directory modules{::opendir("/modules")}; modules) {
+  if (const UniqueDirectory modules{::opendir("/modules")}; modules) {
     while (const dirent* entry = ::readdir(modules.get())) ::unlink((std::string("/modules/") + entry->d_name).c_str());
   }
   ::rmdir("/modules");

@@ -70,7 +70,7 @@ bool is_lz4(Bytes payload) { return payload.size() >= 4 && load_le32(payload.dat
 
 Result<std::size_t> unpacked_size(Bytes payload) {
   const std::size_t size = load_le32(payload.data() + payload.size() - kSizeField);
-  if (size > kMostUnpacked) return corrupt("it claims " + std::to_string(size) + " bytes");
+  if (size == 0 || size > kMostUnpacked) return corrupt("it claims " + std::to_string(size) + " bytes");
   return size;
 }
 

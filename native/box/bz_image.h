@@ -17,7 +17,7 @@ Result<Bytes> bz_payload(Bytes image);
 
 bool is_lz4(Bytes payload);
 Result<std::size_t> unpacked_size(Bytes payload);
-// Into exactly as many bytes as unpacked_size() says.
+// Both of a payload that is_lz4(), as bz_payload() gave it: the second into as many bytes as the first says.
 Status unpack_lz4(Bytes payload, MutableBytes to);
 
 // A vmlinux that can be started as QEMU starts one.

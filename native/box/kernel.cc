@@ -1,13 +1,12 @@
 #include "box/kernel.h"
 
-#include <dirent.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
-#include <memory>
 #include <vector>
 
+#include "base/directory.h"
 #include "box/bz_image.h"
 #include "box/kernel_modules.h"
 #include "box/sealed_memory.h"
@@ -21,10 +20,6 @@ constexpr std::string_view kImageBegin = "vmlinuz-";
 // Without it there is no way to talk to the agent.
 constexpr std::string_view kPortDriver = "virtio_console";
 
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
-
 bool is_usable(const GuestKernel& kernel) {
   if (::access(kernel.image_path.c_str(), R_OK) != 0) return false;
   const ModuleTree modules(kernel.modules_path);
@@ -34,7 +29,7 @@ bool is_usable(const GuestKernel& kernel) {
 // The highest version's comes last.
 std::vector<std::string> releases_in(const KernelPlace& place) {
   std::vector<std::string> releases;
-  const std::unique_ptr<DIR, CloseDirectory> directory(::opendir(place.images.c_str()));
+  const UniqueDirectory directory(::opendir(place.images.c_str()));
   if (!directory) return releases;
   while (const dirent* entry = ::readdir(directory.get())) {
     const std::string_view name = entry->d_name;

@@ -1,10 +1,8 @@
 #include "box/kernel_modules.h"
 
-#include <dirent.h>
-
 #include <algorithm>
-#include <memory>
 
+#include "base/directory.h"
 #include "box/elf.h"
 #include "box/sealed_memory.h"
 
@@ -16,10 +14,6 @@ constexpr std::size_t kMostModule = std::size_t{64} * 1024 * 1024;
 constexpr std::size_t kMostList = std::size_t{4} * 1024 * 1024;
 constexpr int kDeepest = 16;
 constexpr std::string_view kCompressed[] = {".ko.xz", ".ko.zst", ".ko.gz"};
-
-struct CloseDirectory {
-  void operator()(DIR* directory) const { ::closedir(directory); }
-};
 
 // Of a file, without its directory; empty if it is no module's.
 std::string module_name(std::string_view file) {
@@ -57,7 +51,7 @@ ModuleTree::ModuleTree(std::string path) : path_(std::move(path)) {
 
 // By name only: links lead out of the tree.
 void ModuleTree::read_directory(const std::string& path, int depth) {
-  const std::unique_ptr<DIR, CloseDirectory> directory(::opendir(path.c_str()));
+  const UniqueDirectory directory(::opendir(path.c_str()));
   if (!directory || depth > kDeepest) return;
   while (const dirent* entry = ::readdir(directory.get())) {
     const std::string_view name = entry->d_name;

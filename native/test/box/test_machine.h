@@ -162,6 +162,7 @@ class TestMachine {
   }
 
   Host& host() { return *host_; }
+  pid_t pid() const { return pid_; }
   std::string log() const { return contents(console()) + contents(folder_.file("qemu.log")); }
   std::chrono::milliseconds since_start() const {
     return std::chrono::duration_cast<std::chrono::milliseconds>(Clock::now() - started_);
@@ -225,22 +226,35 @@ inline Machine machine_with(std::string serial = "root") {
   return machine;
 }
 
-// A disk image with busybox and nothing else in it.
-inline std::string make_disk(const image::testing::TempDir& folder) {
-  const std::string tree = folder.file("tree");
+// A root file system with busybox, a user, and nothing else in it.
+inline std::string make_tree(const image::testing::TempDir& folder) {
+  std::string tree = folder.file("tree");
   std::filesystem::create_directories(tree + "/bin");
+  std::filesystem::create_directories(tree + "/etc");
   std::filesystem::copy_file(program("busybox"), tree + "/bin/busybox");
-  for (const char* name : {"sh", "id", "cat", "stat", "mount", "sync"})
+  for (const char* name : {"sh", "id", "cat", "date", "dd", "hostname", "mkdir", "sleep", "stat", "tty"})
     std::filesystem::create_symlink("busybox", tree + "/bin/" + name);
-  std::string disk = folder.file("disk.raw");
+  std::ofstream(tree + "/etc/passwd") << "root:x:0:0::/root:/bin/sh\nworker:x:1234:1234::/:/bin/sh\n";
+  std::ofstream(tree + "/etc/hosts") << "127.0.0.1 localhost\n127.0.1.1 older\n";
+  return tree;
+}
+inline std::string make_image(const image::testing::TempDir& folder, std::vector<std::string> words, std::string disk) {
   const std::string log = folder.file("mkfs.log");
-  const int code = wait_for_exit(
-      start_program({program("mkfs.ext4"), "-q", "-F", "-m0", "-E",
-                     "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d", tree, disk, "48M"},
-                    log),
-      std::chrono::seconds(60));
+  const int code = wait_for_exit(start_program(std::move(words), log), std::chrono::seconds(60));
   REQUIRE_MESSAGE(code == 0, contents(log));
   return disk;
+}
+inline std::string make_ext4(const image::testing::TempDir& folder) {
+  const std::string disk = folder.file("disk.ext4");
+  return make_image(
+      folder,
+      {program("mkfs.ext4"), "-q", "-F", "-m0", "-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard",
+       "-d", make_tree(folder), disk, "48M"},
+      disk);
+}
+inline std::string make_erofs(const image::testing::TempDir& folder) {
+  const std::string disk = folder.file("disk.erofs");
+  return make_image(folder, {program("mkfs.erofs"), "--quiet", "--all-root", disk, make_tree(folder)}, disk);
 }
 
 }  // namespace sluicebox::box::test
