@@ -1,6 +1,7 @@
-// agent.h: the first process of a box: it takes sessions from the keeper, or serves the one of a virtual machine's
-// host, reaps every orphan, and ends the box. Knows: the keeper's link, sessions. Does not know: how the box was built,
-// what its host wants with it. Threads: one.
+// agent.h: the first process of a box: it takes sessions from the keeper, or serves a virtual machine's host, reaps
+// every orphan, and ends the box.
+// Knows: the keeper's link, sessions. Does not know: how the box was built, what its host wants with it.
+// Threads: one.
 #pragma once
 
 #include <memory>

@@ -1,5 +1,6 @@
-// kernel.h: the kernel that virtual machines boot: which one of those that are installed, and the image that QEMU
-// takes. Knows: where kernels lie, the x86 boot protocol. Does not know: QEMU, the initrd. Threads: any.
+// kernel.h: the kernel that virtual machines boot: which one of those that are installed, and what QEMU takes of it.
+// Knows: where kernels lie, the x86 boot protocol. Does not know: QEMU, the initrd.
+// Threads: any.
 #pragma once
 
 #include <span>

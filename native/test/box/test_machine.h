@@ -1,6 +1,7 @@
-// test_machine.h: a virtual machine of the tests: QEMU with the kernel and initrd that box/ builds, and the agent in
-// it. Knows: QEMU's command line, the agent's protocol. Every wait has a deadline; a missed one fails the test with
-// what the machine's console said. Threads: one.
+// test_machine.h: a virtual machine of the tests: QEMU with the kernel and initrd that box/ builds, the agent in it.
+// Knows: QEMU's command line, the agent's protocol. Every wait has a deadline; a missed one fails the test and shows
+// what the machine's console said.
+// Threads: one.
 #pragma once
 
 #include <doctest/doctest.h>
