@@ -1,10 +1,12 @@
-// Makes a fresh clone ready: system packages, npm packages, the native build, the compiled TypeScript. Quick when nothing changed.
+// Makes a fresh clone ready: system packages, npm packages, the kernel of virtual machines, the native build, the compiled TypeScript.
+// Quick when nothing changed.
 // Built-ins only: it runs before node_modules exists. Usage: setup.mjs start|test
 import { spawnSync } from 'node:child_process'
 import { createHash } from 'node:crypto'
 import { existsSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { build } from './build.mjs'
+import { guestKernel } from './guest-kernel.mjs'
 import { attempt, root, run } from './shell.mjs'
 
 // As clang calls it.
@@ -16,11 +18,14 @@ const toRun = [
   ['cmake', 'cmake'],
   ['ninja-build', 'ninja'],
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
+  ['liblz4-dev', '/usr/include/lz4.h'],
   ['libseccomp-dev', '/usr/include/seccomp.h'],
   ['nlohmann-json3-dev', '/usr/include/nlohmann/json.hpp'],
   ['bubblewrap', 'bwrap'],
   ['qemu-utils', 'qemu-img'],
   ['e2fsprogs', 'mkfs.ext4'],
+  ['erofs-utils', 'mkfs.erofs'],
+  ['qemu-system-x86', 'qemu-system-x86_64'],
 ]
 const toTest = [
   ['git', 'git'],
@@ -29,10 +34,12 @@ const toTest = [
   ['clang-tidy-19', 'clang-tidy-19'],
   ['libclang-rt-19-dev', `/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-${machine}.a`],
   ['doctest-dev', '/usr/include/doctest/doctest.h'],
+  ['busybox-static', '/bin/busybox'],
 ]
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)
 npmPackages()
+guestKernel()
 build('release')
 build('typescript')
 

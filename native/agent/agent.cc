@@ -10,6 +10,7 @@
 #include <csignal>
 #include <utility>
 
+#include "agent/power.h"
 #include "protocol/messages.h"
 #include "protocol/packet_socket.h"
 
@@ -25,14 +26,30 @@ bool first_process() { return ::getpid() == 1; }
 
 }  // namespace
 
-Agent::Agent(std::unique_ptr<Loop> loop, UniqueFd link, UniqueFd child_signals)
-    : loop_(std::move(loop)), link_(std::move(link)), child_signals_(std::move(child_signals)) {
-  link_watch_ = loop_->watch(link_.get(), EPOLLIN, [this](std::uint32_t) { link_ready(); });
+Agent::Agent(std::unique_ptr<Loop> loop, UniqueFd child_signals)
+    : loop_(std::move(loop)), child_signals_(std::move(child_signals)) {
   child_watch_ = loop_->watch(child_signals_.get(), EPOLLIN, [this](std::uint32_t) { heard(); });
 }
 
+void Agent::serve_keeper(UniqueFd link) {
+  link_ = std::move(link);
+  link_watch_ = loop_->watch(link_.get(), EPOLLIN, [this](std::uint32_t) { link_ready(); });
+  if (!link_watch_.active()) leave(1);
+  run();
+}
+
+// The host's end of the port is the leash: a port that hangs up ends the machine.
+void Agent::serve_host(UniqueFd port) {
+  shared_.guest = true;
+  shared_.standing = false;
+  shared_.shut_down = [this](std::uint64_t grace_ms) { shut_down(grace_ms); };
+  sessions_.push_back(std::make_unique<Session>(
+      shared_, protocol::FrameLink(std::move(port), protocol::FrameLink::Kind::kStream), true));
+  run();
+}
+
 void Agent::run() {
-  if (!link_watch_.active() || !child_watch_.active()) leave(1);
+  if (!child_watch_.active()) leave(1);
   while (true) {
     loop_->turn();
     sweep();
@@ -71,7 +88,9 @@ bool Agent::link_message(const protocol::Received& received, Bytes payload, std:
   const int socket = descriptors[0].get();
   // Of this end alone: the host's has flags of its own.
   if (::fcntl(socket, F_SETFL, ::fcntl(socket, F_GETFL) | O_NONBLOCK) != 0) return false;
-  sessions_.push_back(std::make_unique<Session>(shared_, std::move(descriptors[0]), hello.value().leash));
+  sessions_.push_back(std::make_unique<Session>(
+      shared_, protocol::FrameLink(std::move(descriptors[0]), protocol::FrameLink::Kind::kPackets),
+      hello.value().leash));
   return true;
 }
 
@@ -117,11 +136,12 @@ void Agent::sweep() {
   leave(0);
 }
 
-// In a box the end of its first process ends all others.
+// In a box the end of its first process ends all others. In a virtual machine it would be a panic.
 void Agent::leave(int code) {
   for (auto& session : sessions_) {
     session->each_execution([](Execution& execution) { execution.end(false); });
   }
+  if (shared_.guest) power_off();
   ::_exit(code);
 }
 

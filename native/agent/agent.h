@@ -1,4 +1,5 @@
-// agent.h: the first process of a box: it takes sessions from the keeper, reaps every orphan, and ends the box.
+// agent.h: the first process of a box: it takes sessions from the keeper, or serves a virtual machine's host, reaps
+// every orphan, and ends the box.
 // Knows: the keeper's link, sessions. Does not know: how the box was built, what its host wants with it.
 // Threads: one.
 #pragma once
@@ -17,11 +18,13 @@ namespace sluicebox::agent {
 
 class Agent {
  public:
-  Agent(std::unique_ptr<Loop> loop, UniqueFd link, UniqueFd child_signals);
-  // Until the box is to end; ends the process.
-  [[noreturn]] void run();
+  Agent(std::unique_ptr<Loop> loop, UniqueFd child_signals);
+  // Both: until the box is to end. Then the process ends, or the machine.
+  [[noreturn]] void serve_keeper(UniqueFd link);
+  [[noreturn]] void serve_host(UniqueFd port);
 
  private:
+  [[noreturn]] void run();
   void heard();
   void link_ready();
   bool link_message(const protocol::Received& received, Bytes payload, std::vector<UniqueFd>& descriptors);
@@ -31,8 +34,8 @@ class Agent {
   [[noreturn]] void leave(int code);
 
   const std::unique_ptr<Loop> loop_;
-  const UniqueFd link_;
   const UniqueFd child_signals_;
+  UniqueFd link_;
   Children children_;
   Launcher launcher_;
   Shared shared_{.loop = *loop_, .children = children_, .launcher = launcher_};

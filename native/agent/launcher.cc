@@ -55,6 +55,7 @@ LaunchResult Launcher::launch(protocol::Spawn&& request, std::vector<UniqueFd> p
   plan.env = std::move(request.env);
   plan.cwd = std::move(request.cwd);
   plan.stdio = result.wiring.child;
+  plan.extra = result.wiring.extra;
   plan.terminal = request.tty;
   plan.files = files_;
   result.process = spawn(plan);

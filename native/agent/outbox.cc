@@ -2,8 +2,6 @@
 
 #include <cerrno>
 
-#include "protocol/packet_socket.h"
-
 namespace sluicebox::agent {
 
 void Outbox::send(protocol::Type type, std::uint32_t channel, std::uint32_t request, Bytes payload,
@@ -16,7 +14,10 @@ void Outbox::send(protocol::Type type, std::uint32_t channel, std::uint32_t requ
                                 .request = request};
   if (queue_.empty()) {
     const Sent sent = try_send(header, payload, descriptor);
-    if (sent == Sent::kYes) return;
+    if (sent == Sent::kYes) {
+      if (link_.unsent()) full_();
+      return;
+    }
     if (sent == Sent::kBroken) return give_up();
   }
   const std::size_t size = protocol::kHeaderSize + payload.size();
@@ -36,6 +37,9 @@ void Outbox::flush() {
     queued_bytes_ -= protocol::kHeaderSize + item.payload.size();
     queue_.pop_front();
   }
+  if (!link_.unsent()) return;
+  const Status flushed = link_.flush();
+  if (!flushed.ok() && flushed.error().os_error != EAGAIN) give_up();
 }
 
 void Outbox::close() {
@@ -44,9 +48,9 @@ void Outbox::close() {
   queued_bytes_ = 0;
 }
 
-Outbox::Sent Outbox::try_send(const protocol::Header& header, Bytes payload, const UniqueFd& descriptor) const {
+Outbox::Sent Outbox::try_send(const protocol::Header& header, Bytes payload, const UniqueFd& descriptor) {
   const int fd = descriptor.get();
-  const Status sent = protocol::send_message(socket_, header, payload, std::span(&fd, fd >= 0 ? 1 : 0));
+  const Status sent = link_.send(header, payload, std::span(&fd, fd >= 0 ? 1 : 0));
   if (sent.ok()) return Sent::kYes;
   return sent.error().os_error == EAGAIN ? Sent::kFull : Sent::kBroken;
 }

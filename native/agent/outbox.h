@@ -1,5 +1,5 @@
-// outbox.h: what goes out on a session: frames in order, kept while the socket is full.
-// Knows: frames, the session's socket. Does not know: what the frames say.
+// outbox.h: what goes out on a session: frames in order, kept while its link is full.
+// Knows: frames, the session's link. Does not know: what the frames say.
 // Threads: one.
 #pragma once
 
@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
-#include "protocol/frame.h"
+#include "protocol/frame_link.h"
 
 namespace sluicebox::agent {
 
@@ -18,17 +18,17 @@ class Outbox {
   // pipe while anything waits here.
   static constexpr std::size_t kLimit = std::size_t{4} * 1024 * 1024;
 
-  // `socket` does not block and is the session's. `full`: flush() is to be called when there is room again. `broken`:
+  // `link` is the session's. `full`: flush() is to be called when there is room again. `broken`:
   // the peer is gone, or reads too slowly; everything said from now on is lost.
-  Outbox(int socket, std::function<void()> full, std::function<void()> broken)
-      : socket_(socket), full_(std::move(full)), broken_(std::move(broken)) {}
+  Outbox(protocol::FrameLink& link, std::function<void()> full, std::function<void()> broken)
+      : link_(link), full_(std::move(full)), broken_(std::move(broken)) {}
 
   // At most one frame's payload. The descriptor, if any, travels with it.
   void send(protocol::Type type, std::uint32_t channel, std::uint32_t request, Bytes payload = {},
             UniqueFd descriptor = {});
   void flush();
 
-  bool waiting() const { return !queue_.empty(); }
+  bool waiting() const { return !queue_.empty() || link_.unsent(); }
   // Nothing is sent any more, from now on.
   void close();
 
@@ -39,10 +39,10 @@ class Outbox {
     UniqueFd descriptor;
   };
   enum class Sent { kYes, kFull, kBroken };
-  Sent try_send(const protocol::Header& header, Bytes payload, const UniqueFd& descriptor) const;
+  Sent try_send(const protocol::Header& header, Bytes payload, const UniqueFd& descriptor);
   void give_up();
 
-  const int socket_;
+  protocol::FrameLink& link_;
   const std::function<void()> full_;
   const std::function<void()> broken_;
   std::deque<Item> queue_;

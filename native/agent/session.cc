@@ -4,8 +4,11 @@
 
 #include <array>
 #include <cerrno>
+#include <string>
 #include <utility>
 
+#include "agent/console.h"
+#include "agent/guest.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::agent {
@@ -20,13 +23,13 @@ constexpr int kFramesPerTurn = 32;
 
 }  // namespace
 
-Session::Session(Shared& shared, UniqueFd socket, bool leash)
+Session::Session(Shared& shared, protocol::FrameLink link, bool leash)
     : shared_(shared),
-      socket_(std::move(socket)),
+      link_(std::move(link)),
       leash_(leash),
       assembler_(protocol::kMaxMessage),
-      outbox_(socket_.get(), [this] { watch_.wait_for(EPOLLIN | EPOLLOUT); }, [this] { close(); }) {
-  watch_ = shared_.loop.watch(socket_.get(), EPOLLIN, [this](std::uint32_t events) { ready(events); });
+      outbox_(link_, [this] { watch_.wait_for(EPOLLIN | EPOLLOUT); }, [this] { close(); }) {
+  watch_ = shared_.loop.watch(link_.get(), EPOLLIN, [this](std::uint32_t events) { ready(events); });
   if (!watch_.active()) close();
   outbox_.send(Type::kHello, 0, 0, encode(protocol::Hello{.version = protocol::kVersion, .leash = false}));
 }
@@ -43,12 +46,19 @@ void Session::ready(std::uint32_t events) {
 void Session::receive() {
   std::array<std::byte, protocol::kMaxPayload> payload;
   for (int frames = 0; frames < kFramesPerTurn && !closed_; ++frames) {
-    auto received = protocol::receive_frame(socket_.get(), payload);
+    auto received = link_.receive(payload);
     if (!received.ok()) {
       if (received.error().os_error != EAGAIN) close();
       return;
     }
     if (!fragment(*received, Bytes(payload).first(received->length))) close();
+  }
+  // The descriptor will not tell of these.
+  if (!closed_ && link_.buffered()) {
+    again_ = shared_.loop.at(monotonic_now(), [this] {
+      again_.reset();
+      receive();
+    });
   }
 }
 
@@ -70,6 +80,7 @@ void Session::room() {
 void Session::close() {
   if (std::exchange(closed_, true)) return;
   watch_.reset();
+  again_.reset();
   outbox_.close();
   for (auto& [channel, execution] : executions_) execution->end(false);
 }
@@ -94,6 +105,10 @@ bool Session::message(const Message& message) {
     case Type::kPing:
       outbox_.send(Type::kPong, message.header.channel, message.header.request);
       return message.payload.empty();
+    case Type::kMachine:
+      return shared_.guest && machine(message);
+    case Type::kShutdown:
+      return shared_.guest && shut_down(message);
     case Type::kSpawn:
       return spawn(message);
     case Type::kKill:
@@ -120,12 +135,35 @@ bool Session::greeting(const Message& message) {
   return greeted_;
 }
 
+bool Session::machine(const Message& message) {
+  const auto machine = protocol::decode_machine(message.payload);
+  if (!machine.ok() || message.header.channel != 0 || std::exchange(told_machine_, true)) return false;
+  const Status made = make_machine(machine.value());
+  shared_.standing = made.ok();
+  if (made.ok()) {
+    outbox_.send(Type::kMachineReady, 0, message.header.request);
+    return true;
+  }
+  const auto os_error = static_cast<std::uint32_t>(made.error().os_error);
+  outbox_.send(Type::kMachineFailed, 0, message.header.request,
+               encode(protocol::MachineFailed{.step = made.error().message, .os_error = os_error}));
+  tell("cannot " + made.error().message + " (errno " + std::to_string(os_error) + ")");
+  return true;
+}
+
+bool Session::shut_down(const Message& message) {
+  const auto stop = protocol::decode_stop(message.payload);
+  if (!stop.ok() || message.header.channel != 0) return false;
+  shared_.shut_down(stop.value().grace_ms);
+  return true;
+}
+
 bool Session::spawn(const Message& message) {
   const auto [channel, request] = std::pair(message.header.channel, message.header.request);
   auto spawn = protocol::decode_spawn(message.payload);
   if (!spawn.ok() || channel == 0 || executions_.contains(channel)) return false;
   if (descriptors_.size() != passed_count(*spawn)) return false;
-  if (shared_.ending) {
+  if (shared_.ending || !shared_.standing) {
     outbox_.send(Type::kSpawnFailed, channel, request,
                  encode(protocol::SpawnFailed{protocol::SpawnStep::kProcess, ESHUTDOWN}));
     return true;

@@ -1,9 +1,10 @@
-// session.h: one host at the other end of a socket: its greeting, its requests, its executions.
+// session.h: one host at the other end of a link: its greeting, its requests, its executions.
 // Knows: messages, executions. Does not know: other sessions, the keeper.
 // Threads: one.
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <vector>
@@ -15,7 +16,7 @@
 #include "agent/outbox.h"
 #include "base/unique_fd.h"
 #include "protocol/assembler.h"
-#include "protocol/packet_socket.h"
+#include "protocol/frame_link.h"
 
 namespace sluicebox::agent {
 
@@ -25,12 +26,17 @@ struct Shared {
   Children& children;
   Launcher& launcher;
   bool ending = false;  // nothing is spawned any more
+  // In a virtual machine the session's host asks for what is a keeper's business elsewhere, and nothing is spawned
+  // before the machine stands.
+  bool guest = false;
+  bool standing = true;
+  std::function<void(std::uint64_t grace_ms)> shut_down = nullptr;
 };
 
 class Session {
  public:
-  // Greets at once. `socket` does not block.
-  Session(Shared& shared, UniqueFd socket, bool leash);
+  // Greets at once.
+  Session(Shared& shared, protocol::FrameLink link, bool leash);
 
   bool leash() const { return leash_; }
   // By either end: nothing is said or heard any more. Its executions end with the object.
@@ -54,6 +60,8 @@ class Session {
   bool fragment(protocol::Received& received, Bytes payload);
   bool message(const protocol::Message& message);
   bool greeting(const protocol::Message& message);
+  bool machine(const protocol::Message& message);
+  bool shut_down(const protocol::Message& message);
   bool spawn(const protocol::Message& message);
   bool kill(const protocol::Message& message);
   bool resize(const protocol::Message& message);
@@ -64,14 +72,16 @@ class Session {
   Execution* execution(std::uint32_t channel) const;
 
   Shared& shared_;
-  UniqueFd socket_;
+  protocol::FrameLink link_;
   const bool leash_;
   bool closed_ = false;
   bool greeted_ = false;
+  bool told_machine_ = false;
   protocol::Assembler assembler_;
   std::vector<UniqueFd> descriptors_;  // of the message that is being joined
   Outbox outbox_;
   Watch watch_;
+  Timer again_;  // what a turn left of a stream that was read already
   std::map<std::uint32_t, std::unique_ptr<Execution>> executions_;
   std::uint32_t last_resumed_ = 0;
 };

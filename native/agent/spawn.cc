@@ -51,8 +51,12 @@ bool set_descriptors(const Plan& plan) {
     if (::dup2(plan.stdio[static_cast<std::size_t>(number)], number) < 0) return false;
   }
   if (plan.terminal && ::ioctl(0, TIOCSCTTY, 0) != 0) return false;
+  int next = 3;
+  for (const int descriptor : plan.extra) {
+    if (::dup2(descriptor, next++) < 0) return false;
+  }
   // Whatever the agent forgot to mark.
-  return ::close_range(3, ~0U, CLOSE_RANGE_CLOEXEC) == 0;
+  return ::close_range(static_cast<unsigned>(next), ~0U, CLOSE_RANGE_CLOEXEC) == 0;
 }
 
 // System calls without the C library's: that would carry the change to all "threads" of a process, by signals.

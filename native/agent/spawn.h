@@ -26,6 +26,7 @@ struct Plan {
   std::string cwd;
   std::optional<Identity> identity;  // nothing: as the agent
   std::array<int, 3> stdio{};        // all above 2
+  std::vector<int> extra;            // to be 3, 4 and on: none of them is among those numbers now
   bool terminal = false;             // stdio[0] is to be the controlling terminal
   rlimit files{};                    // RLIMIT_NOFILE
 };

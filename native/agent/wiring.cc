@@ -75,6 +75,18 @@ class Wirer {
     return ok_status();
   }
 
+  // Clear of the numbers that they will have in the process: the child only copies, one after the other.
+  Status extra(std::uint32_t count) {
+    const int above = 3 + static_cast<int>(count);
+    for (std::uint32_t i = 0; i < count; ++i) {
+      UniqueFd high(::fcntl(passed_[next_++].get(), F_DUPFD_CLOEXEC, above));
+      if (!high.valid()) return os_error(errno, "cannot duplicate a passed descriptor");
+      wiring_.extra.push_back(high.get());
+      wiring_.theirs.push_back(std::move(high));
+    }
+    return ok_status();
+  }
+
   Wiring take() { return std::move(wiring_); }
   Wiring& wiring() { return wiring_; }
 
@@ -104,8 +116,8 @@ class Wirer {
 }  // namespace
 
 std::size_t passed_count(const protocol::Spawn& spawn) {
-  if (spawn.tty) return 0;
-  std::size_t count = 0;
+  std::size_t count = spawn.extra;
+  if (spawn.tty) return count;
   for (const Stdio kind : {spawn.in, spawn.out, spawn.err}) count += kind == Stdio::kPassed ? 1 : 0;
   return count;
 }
@@ -114,11 +126,13 @@ Result<Wiring> wire(const protocol::Spawn& spawn, std::vector<UniqueFd> passed, 
   Wirer wirer(std::move(passed), null);
   if (spawn.tty) {
     TRY(wirer.terminal(spawn, user));
+    TRY(wirer.extra(spawn.extra));
     return wirer.take();
   }
   TRY(wirer.input(spawn.in));
   TRY(wirer.output(1, spawn.out, wirer.wiring().out));
   TRY(wirer.output(2, spawn.err, wirer.wiring().err));
+  TRY(wirer.extra(spawn.extra));
   return wirer.take();
 }
 

@@ -15,6 +15,7 @@ namespace sluicebox::agent {
 
 struct Wiring {
   std::array<int, 3> child{-1, -1, -1};  // borrowed from `theirs`, or /dev/null
+  std::vector<int> extra;                // borrowed too
   std::vector<UniqueFd> theirs;          // closed when the process has them
 
   // The agent's ends of framed streams, which do not block.

@@ -13,14 +13,15 @@
 #include "base/unique_fd.h"
 #include "box/home.h"
 #include "box/record.h"
+#include "protocol/frame_link.h"
 
 namespace sluicebox::box {
 
 // A box whose agent has answered.
 struct LaunchedBox {
-  UniqueFd process;  // the keeper's pidfd
-  UniqueFd control;  // SEQPACKET: kStop to it, kEnded from it; our hang-up ends the box
-  UniqueFd session;  // SEQPACKET: to the agent, past the hellos
+  UniqueFd process;             // the keeper's pidfd
+  UniqueFd control;             // SEQPACKET: kStop to it, kEnded from it; our hang-up ends the box
+  protocol::FrameLink session;  // to the agent, past the hellos
   std::uint32_t first_uid = 0;
   std::vector<std::string> warnings;
 };

@@ -256,7 +256,7 @@ Result<LaunchedBox> NamespaceEngine::order(const BoxRecord& record, const Home::
   for (const int fd : {session.get(), keeper.control.get()}) ::fcntl(fd, F_SETFL, O_NONBLOCK);
   return LaunchedBox{.process = std::move(keeper.process),
                      .control = std::move(keeper.control),
-                     .session = std::move(session),
+                     .session = protocol::FrameLink(std::move(session), protocol::FrameLink::Kind::kPackets),
                      .first_uid = launched->first_uid,
                      .warnings = std::move(launched->warnings)};
 }

@@ -5,8 +5,6 @@
 #include <algorithm>
 #include <cerrno>
 
-#include "protocol/packet_socket.h"
-
 namespace sluicebox::box {
 
 namespace {
@@ -20,17 +18,17 @@ constexpr int kFramesPerTurn = 32;
 
 }  // namespace
 
-Session::Session(Reactor& reactor, UniqueFd socket, Lost lost)
-    : reactor_(reactor), socket_(std::move(socket)), lost_(std::move(lost)), assembler_(kMaxMessage) {}
+Session::Session(Reactor& reactor, protocol::FrameLink link, Lost lost)
+    : reactor_(reactor), link_(std::move(link)), lost_(std::move(lost)), assembler_(kMaxMessage) {}
 
 Session::~Session() {
   *alive_ = false;
   if (health_) reactor_.cancel(*health_);
-  if (socket_.valid()) reactor_.unwatch(socket_.get());
+  if (link_.valid()) reactor_.unwatch(link_.get());
 }
 
 Status Session::start() {
-  TRY(reactor_.watch(socket_.get(), EPOLLIN, this));
+  TRY(reactor_.watch(link_.get(), EPOLLIN, this));
   watch_health();
   return ok_status();
 }
@@ -38,7 +36,7 @@ Status Session::start() {
 // ---------- out ----------
 void Session::send(protocol::Type type, std::uint32_t channel, std::uint32_t request, Bytes payload,
                    std::vector<UniqueFd> passed) {
-  if (!socket_.valid()) return;
+  if (!link_.valid()) return;
   do {
     const std::size_t take = std::min(payload.size(), protocol::kMaxPayload);
     Outgoing frame;
@@ -67,19 +65,21 @@ bool Session::flush() {
     std::vector<int> passed;
     passed.reserve(frame.passed.size());
     for (const UniqueFd& fd : frame.passed) passed.push_back(fd.get());
-    const Status sent = protocol::send_frame(socket_.get(), frame.header, frame.payload, passed);
+    const Status sent = link_.send(frame.header, frame.payload, passed);
     if (!sent.ok()) {
       const bool full = sent.error().os_error == EAGAIN;
-      if (full && !writable_watched_) reactor_.change(socket_.get(), EPOLLIN | EPOLLOUT);
+      if (full && !writable_watched_) reactor_.change(link_.get(), EPOLLIN | EPOLLOUT);
       writable_watched_ = full;
       if (!full) outgoing_.clear();
       return full;
     }
     outgoing_.pop_front();
   }
-  if (writable_watched_) reactor_.change(socket_.get(), EPOLLIN);
-  writable_watched_ = false;
-  return true;
+  const Status flushed = link_.flush();
+  const bool full = !flushed.ok() && flushed.error().os_error == EAGAIN;
+  if (full != writable_watched_) reactor_.change(link_.get(), full ? EPOLLIN | EPOLLOUT : EPOLLIN);
+  writable_watched_ = full;
+  return flushed.ok() || full;
 }
 
 // ---------- in ----------
@@ -105,7 +105,7 @@ void Session::ready(std::uint32_t events) {
 Status Session::receive_all() {
   const auto alive = alive_;
   for (int i = 0; i < kFramesPerTurn; ++i) {
-    protocol::Received frame = TRY(protocol::receive_frame(socket_.get(), buffer_));
+    protocol::Received frame = TRY(link_.receive(buffer_));
     heard_ = Clock::now();
     pinged_ = false;
     for (UniqueFd& fd : frame.descriptors) passed_.push_back(std::move(fd));
@@ -115,6 +115,11 @@ Status Session::receive_all() {
     if (!*alive) return ok_status();
     passed_.clear();
   }
+  // The descriptor will not tell of these.
+  if (link_.buffered())
+    reactor_.post([this, alive] {
+      if (*alive) ready(EPOLLIN);
+    });
   return ok_status();
 }
 
@@ -136,8 +141,8 @@ Status Session::dispatch(const protocol::Message& message) {
 
 // ---------- its end ----------
 void Session::fail(Error why) {
-  if (socket_.valid()) reactor_.unwatch(socket_.get());
-  socket_.reset();
+  if (link_.valid()) reactor_.unwatch(link_.get());
+  link_.reset();
   if (health_) reactor_.cancel(*health_);
   health_.reset();
   outgoing_.clear();
@@ -150,7 +155,7 @@ void Session::fail(Error why) {
 void Session::finish(const Error& why) {
   lost_ = nullptr;
   const auto alive = alive_;
-  while (socket_.valid() && receive_all().ok()) {
+  while (link_.valid() && receive_all().ok()) {
     if (!*alive) return;
   }
   if (*alive) fail(why);

@@ -15,7 +15,7 @@
 #include "base/unique_fd.h"
 #include "box/reactor.h"
 #include "protocol/assembler.h"
-#include "protocol/frame.h"
+#include "protocol/frame_link.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::box {
@@ -35,7 +35,7 @@ class Session final : public Watcher {
   // Called once, when the agent hung up, said what it must not, or fell silent. The session may be destroyed in it.
   using Lost = std::function<void(Error why)>;
 
-  Session(Reactor& reactor, UniqueFd socket, Lost lost);
+  Session(Reactor& reactor, protocol::FrameLink link, Lost lost);
   ~Session() override;
 
   Status start();
@@ -68,7 +68,7 @@ class Session final : public Watcher {
   void check_health();
 
   Reactor& reactor_;
-  UniqueFd socket_;
+  protocol::FrameLink link_;
   Lost lost_;
   bool writable_watched_ = false;
   std::deque<Outgoing> outgoing_;

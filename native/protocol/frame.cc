@@ -28,6 +28,9 @@ bool is_type(std::uint8_t number) {
     case Type::kCredit:
     case Type::kSession:
     case Type::kShutdown:
+    case Type::kMachine:
+    case Type::kMachineReady:
+    case Type::kMachineFailed:
     case Type::kLaunch:
     case Type::kLaunched:
     case Type::kLaunchFailed:

@@ -57,6 +57,11 @@ enum class Type : std::uint8_t {
   kSession = 50,   // with a socket: a session of its own begins on it
   kShutdown = 51,  // end all executions, then yourself
 
+  // host to the agent of a virtual machine, on its first session, and its answers
+  kMachine = 54,  // once, before anything else: which machine this is and what its root is made of
+  kMachineReady = 55,
+  kMachineFailed = 56,
+
   // host to keeper, and its answers
   kLaunch = 60,
   kLaunched = 61,

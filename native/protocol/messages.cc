@@ -73,6 +73,7 @@ Encoded encode(const Spawn& spawn) {
   writer.u32(spawn.kill_signal);
   writer.i64(spawn.grace_ms);
   writer.u32(spawn.window);
+  writer.u32(spawn.extra);
   return writer.take();
 }
 Result<Spawn> decode_spawn(Bytes bytes) {
@@ -99,6 +100,8 @@ Result<Spawn> decode_spawn(Bytes bytes) {
   spawn.kill_signal = reader.u32();
   spawn.grace_ms = reader.i64();
   spawn.window = reader.u32();
+  spawn.extra = reader.u32();
+  valid = valid && spawn.extra <= 200;
   valid = valid && !spawn.argv.empty() && !any_nul(spawn.argv) && !any_nul(spawn.env) && !has_nul(spawn.cwd);
   valid = valid && (!spawn.tty || (spawn.in == spawn.out && spawn.in != Stdio::kNull && spawn.err == Stdio::kStdout));
   valid = valid && spawn.cols <= 0xffff && spawn.rows <= 0xffff && spawn.grace_ms >= -1;
@@ -329,6 +332,56 @@ Result<LaunchFailed> decode_launch_failed(Bytes bytes) {
   failed.path = reader.text();
   failed.hint = reader.text();
   if (!reader.ok()) return malformed("launch-failed");
+  return failed;
+}
+
+Encoded encode(const Machine& machine) {
+  Writer writer;
+  writer.text(machine.hostname);
+  writer.text(machine.machine_id);
+  writer.i64(machine.realtime_ns);
+  writer.text({reinterpret_cast<const char*>(machine.entropy.data()), machine.entropy.size()});  // bytes as characters
+  writer.text(machine.root_serial);
+  writer.u32(machine.root_partition);
+  writer.u8(static_cast<std::uint8_t>(machine.file_system));
+  writer.flag(machine.root_readonly);
+  writer.u64(machine.layer_bytes);
+  writer.u64(machine.processes);
+  return writer.take();
+}
+Result<Machine> decode_machine(Bytes bytes) {
+  Reader reader(bytes);
+  bool valid = true;
+  Machine machine;
+  machine.hostname = reader.text();
+  machine.machine_id = reader.text();
+  machine.realtime_ns = reader.i64();
+  const std::string entropy = reader.text();
+  const Bytes as_bytes = std::as_bytes(std::span(entropy));
+  machine.entropy.assign(as_bytes.begin(), as_bytes.end());
+  machine.root_serial = reader.text();
+  machine.root_partition = reader.u32();
+  machine.file_system = enumerator(reader, FileSystem::kExt4, FileSystem::kErofs, valid);
+  machine.root_readonly = reader.flag();
+  machine.layer_bytes = reader.u64();
+  machine.processes = reader.u64();
+  valid = valid && !has_nul(machine.hostname) && !has_nul(machine.machine_id) && !has_nul(machine.root_serial);
+  if (!reader.ok() || !valid) return malformed("machine");
+  return machine;
+}
+
+Encoded encode(const MachineFailed& failed) {
+  Writer writer;
+  writer.text(failed.step);
+  writer.u32(failed.os_error);
+  return writer.take();
+}
+Result<MachineFailed> decode_machine_failed(Bytes bytes) {
+  Reader reader(bytes);
+  MachineFailed failed;
+  failed.step = reader.text();
+  failed.os_error = reader.u32();
+  if (!reader.ok()) return malformed("machine-failed");
   return failed;
 }
 

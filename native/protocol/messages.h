@@ -63,6 +63,7 @@ struct Spawn {
   std::uint32_t kill_signal = 15;
   std::int64_t grace_ms = 5000;  // from kill_signal to SIGKILL; -1: never
   std::uint32_t window = 0;      // credit of each framed output stream to begin with, in bytes
+  std::uint32_t extra = 0;       // descriptors passed after stdio's: the process's 3, 4 and on
 };
 Encoded encode(const Spawn& spawn);
 Result<Spawn> decode_spawn(Bytes bytes);
@@ -157,6 +158,31 @@ struct Credit {
 };
 Encoded encode(const Credit& credit);
 Result<Credit> decode_credit(Bytes bytes);
+
+// ---------- virtual machines ----------
+enum class FileSystem : std::uint8_t { kExt4 = 1, kErofs = 2 };
+
+struct Machine {
+  std::string hostname;
+  std::string machine_id;            // 32 digits of hex
+  std::int64_t realtime_ns = 0;      // since the epoch, as the host sends it
+  std::vector<std::byte> entropy;    // for the kernel's pool
+  std::string root_serial;           // of the disk that holds the root file system; empty: none, the initrd stays root
+  std::uint32_t root_partition = 0;  // 0: the whole disk
+  FileSystem file_system = FileSystem::kExt4;
+  bool root_readonly = false;  // a private layer in memory of `layer_bytes` lies above it
+  std::uint64_t layer_bytes = 0;
+  std::uint64_t processes = 0;  // most processes at once; 0: no limit
+};
+Encoded encode(const Machine& machine);
+Result<Machine> decode_machine(Bytes bytes);
+
+struct MachineFailed {
+  std::string step;  // what the agent was doing, in words
+  std::uint32_t os_error = 0;
+};
+Encoded encode(const MachineFailed& failed);
+Result<MachineFailed> decode_machine_failed(Bytes bytes);
 
 // ---------- boxes ----------
 // A limit, and whether the caller named it: then a host that cannot enforce it must refuse.

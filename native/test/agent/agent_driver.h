@@ -22,6 +22,7 @@
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "protocol/frame_link.h"
 #include "protocol/messages.h"
 #include "protocol/packet_socket.h"
 
@@ -66,16 +67,17 @@ struct Frame {
 // A session, as a host has it.
 class Host {
  public:
-  explicit Host(UniqueFd socket) : socket_(std::move(socket)) {}
+  explicit Host(UniqueFd socket, FrameLink::Kind kind = FrameLink::Kind::kPackets) : link_(std::move(socket), kind) {}
 
   void greet(std::uint16_t version = kVersion) { send(Type::kHello, 0, 0, encode(Hello{.version = version})); }
   void send(Type type, std::uint32_t channel, std::uint32_t request = 0, Bytes payload = {},
             std::span<const int> descriptors = {}) {
     const Header header{.type = type, .channel = channel, .request = request};
-    sent_ok_ = send_message(socket_.get(), header, payload, descriptors).ok();
+    sent_ok_ =
+        link_.is_stream() ? send_stream(header, payload) : send_message(link_.get(), header, payload, descriptors).ok();
   }
   // Bytes as they are, as one packet.
-  void send_raw(Bytes packet) { sent_ok_ = ::send(socket_.get(), packet.data(), packet.size(), MSG_NOSIGNAL) >= 0; }
+  void send_raw(Bytes packet) { sent_ok_ = ::send(link_.get(), packet.data(), packet.size(), MSG_NOSIGNAL) >= 0; }
   bool sent_ok() const { return sent_ok_; }
 
   // The first frame of that type and channel that has not been asked for yet; what else comes is kept.
@@ -126,26 +128,45 @@ class Host {
     }
     return closed_;
   }
-  int fd() const { return socket_.get(); }
-  void close() { socket_.reset(); }
+  int fd() const { return link_.get(); }
+  void close() { link_.reset(); }
 
  private:
   bool receive(Clock::time_point deadline) {
-    if (closed_ || !wait_ready(socket_.get(), POLLIN, deadline)) return false;
     std::vector<std::byte> buffer(kMaxPayload);
-    auto received = receive_frame(socket_.get(), buffer);
-    if (!received.ok()) {
-      INFO("while receiving: ", received.error().message);
-      REQUIRE(received.error().code == ErrorCode::kClosed);
+    auto received = receive_frame(buffer, deadline);
+    if (!received) return false;
+    if (!received->ok()) {
+      INFO("while receiving: ", received->error().message);
+      REQUIRE(received->error().code == ErrorCode::kClosed);
       closed_ = true;
       return false;
     }
-    buffer.resize(received->length);
-    kept_.push_back({received->header, std::move(buffer), std::move(received->descriptors)});
+    buffer.resize((*received)->length);
+    kept_.push_back({(*received)->header, std::move(buffer), std::move((*received)->descriptors)});
     return true;
   }
+  // Nothing: the deadline came first.
+  std::optional<Result<Received>> receive_frame(MutableBytes buffer, Clock::time_point deadline) {
+    while (!closed_ && (link_.buffered() || wait_ready(link_.get(), POLLIN, deadline))) {
+      auto received = link_.receive(buffer);
+      // A stream's frame that has come in part.
+      if (received.ok() || received.error().os_error != EAGAIN) return received;
+    }
+    return std::nullopt;
+  }
+  bool send_stream(const Header& header, Bytes payload) {
+    Status sent = link_.send(header, payload);
+    while (!sent.ok() && sent.error().os_error == EAGAIN && wait_ready(link_.get(), POLLOUT))
+      sent = link_.send(header, payload);
+    while (sent.ok() && link_.unsent() && wait_ready(link_.get(), POLLOUT)) {
+      const Status flushed = link_.flush();
+      if (!flushed.ok() && flushed.error().os_error != EAGAIN) sent = flushed;
+    }
+    return sent.ok();
+  }
 
-  UniqueFd socket_;
+  FrameLink link_;
   std::deque<Frame> kept_;
   std::uint32_t pings_ = 0;
   bool sent_ok_ = true;

@@ -39,7 +39,8 @@ inline std::vector<Sample> samples() {
                     .timeout_ms = 1ULL << 60,
                     .kill_signal = 64,
                     .grace_ms = -1,
-                    .window = 0xffffffff};
+                    .window = 0xffffffff,
+                    .extra = 200};
   Spawn terminal = spawn;
   terminal.tty = true;
   terminal.out = Stdio::kFramed;
@@ -48,6 +49,20 @@ inline std::vector<Sample> samples() {
       {"hello", encode(Hello{.version = 0xffff, .leash = true}), [](Bytes b) { return reencode(decode_hello(b)); }},
       {"spawn", encode(spawn), [](Bytes b) { return reencode(decode_spawn(b)); }},
       {"spawn on a terminal", encode(terminal), [](Bytes b) { return reencode(decode_spawn(b)); }},
+      {"machine",
+       encode(Machine{.hostname = "box",
+                      .machine_id = "0123456789abcdef0123456789abcdef",
+                      .realtime_ns = -1,
+                      .entropy = {std::byte{1}, std::byte{0}},
+                      .root_serial = "root",
+                      .root_partition = 1,
+                      .file_system = FileSystem::kErofs,
+                      .root_readonly = true,
+                      .layer_bytes = 1ULL << 40,
+                      .processes = 512}),
+       [](Bytes b) { return reencode(decode_machine(b)); }},
+      {"machine-failed", encode(MachineFailed{.step = "mount the root", .os_error = 4095}),
+       [](Bytes b) { return reencode(decode_machine_failed(b)); }},
       {"spawned", encode(Spawned{.pid = 0xffffffff}), [](Bytes b) { return reencode(decode_spawned(b)); }},
       {"spawn-failed", encode(SpawnFailed{.step = SpawnStep::kProgram, .os_error = 4095}),
        [](Bytes b) { return reencode(decode_spawn_failed(b)); }},
