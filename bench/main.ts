@@ -1,4 +1,4 @@
-// npm run bench -- queue|rebase|exec|start [--json]: every figure against a peer in the same run.
+// npm run bench -- queue|rebase|exec|start|vm [--json]: every figure against a peer in the same run.
 import { parseArgs } from 'node:util'
 import { exec } from './exec.js'
 import type { Figure, Spread } from './measure.js'
@@ -6,9 +6,10 @@ import { queue } from './queue.js'
 import { rebase } from './rebase.js'
 import { start } from './start.js'
 import { machine } from './support/machine.js'
+import { vm } from './vm.js'
 
 export type Suite = (rounds: number) => Promise<Figure[]>
-const suites: Record<string, Suite> = { queue, rebase, exec, start }
+const suites: Record<string, Suite> = { queue, rebase, exec, start, vm }
 const ROUNDS = 7
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } })

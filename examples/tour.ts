@@ -1,12 +1,14 @@
 // You will see the main job from end to end: real file systems in base images, an overlay moved between them, a cancelled move, a
-// refused hostile image, and what each step cost here and with qemu-img; then a box that builds, streams, ends and vanishes.
+// refused hostile image, and what each step cost here and with qemu-img; then a box that builds, streams, ends and vanishes; and
+// a virtual machine whose disk moves to a new base while it runs.
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Runtime, SluiceboxError } from 'sluicebox'
 import { guestChecksum, mib, program, stageFiles, timed } from './support/machine.js'
 import { progressBar, say, table } from './support/screen.js'
-import { tourBoxes } from './support/tour-boxes.js'
+import { keepers, tourBoxes } from './support/tour-boxes.js'
+import { tourMachines } from './support/tour-machines.js'
 
 const folder = await mkdtemp(join(tmpdir(), 'sluicebox-tour-'))
 const at = (name: string) => join(folder, name)
@@ -166,14 +168,16 @@ try {
   }
 
   await tourBoxes(runtime, expectSame)
+  await tourMachines(runtime, folder, expectSame)
 } finally {
-  say('13. Close')
+  say('17. Close')
   await runtime.close()
   const left = await readdir(folder)
   await rm(folder, { recursive: true })
   const { handles, queue } = runtime.stats()
   expectSame('no handle lives, no event waits', handles.live + queue.depth, 0)
   expectSame('no temporary file is left', left.filter((name) => name.startsWith('.')).length, 0)
+  expectSame('no keeper is left', (await keepers()).length, 0)
   expectSame('no thread is left', (await readdir('/proc/self/task')).length <= before.threads, true)
   expectSame(
     'no descriptor of an image is left',

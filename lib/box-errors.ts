@@ -36,8 +36,12 @@ export class BoxStartError extends SluiceboxError<'BOX_START'> {
 
 /** The box ended on its own while a call needed it. */
 export class BoxLostError extends SluiceboxError<'BOX_LOST'> {
-  constructor(message: string, details: ErrorDetails) {
+  /** The end of what a virtual machine said on its console; else empty. */
+  readonly consoleTail: string
+
+  constructor(message: string, details: ErrorDetails & Partial<Pick<BoxLostError, 'consoleTail'>>) {
     super('BOX_LOST', message, details)
+    this.consoleTail = details.consoleTail ?? ''
   }
 
   static {

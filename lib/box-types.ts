@@ -2,20 +2,33 @@
 import type { SluiceboxError } from './errors.js'
 import type { User } from './exec-types.js'
 import type { Execution } from './execution.js'
-import type { Size } from './image-types.js'
+import type { DiskFormat, Size } from './image-types.js'
 
-/** What stands between a box and the host: Linux namespaces. */
-export type Isolation = 'namespace'
-export type BoxState = 'created' | 'starting' | 'running' | 'stopping' | 'stopped' | 'failed' | 'removed'
+/** What stands between a box and the host: Linux namespaces, or a virtual machine of QEMU with a kernel of its own. */
+export type Isolation = 'vm' | 'namespace'
+export type BoxState = 'created' | 'starting' | 'running' | 'paused' | 'stopping' | 'stopped' | 'failed' | 'removed'
 export type StopReason = 'requested' | 'guest-shutdown' | 'killed'
-/** What the box sees as /: the host's own programs and libraries, read-only, or a directory; under a private layer. */
-export type Rootfs = 'host' | { directory: string }
+/**
+ * What the box sees as /. Of namespaces: the host's own programs and libraries, read-only, or a directory; under a private layer.
+ * Of a virtual machine: a disk that holds an ext4 file system.
+ */
+export type Rootfs = 'host' | { directory: string } | ({ disk: string } & Omit<DiskSpec, 'path'>)
+
+/** mode 'overlay' (default): writes go to a qcow2 overlay that belongs to the box; the file named is never written. */
+export interface DiskSpec {
+  path: string
+  /** Default: what its header says. */
+  format?: DiskFormat
+  mode?: 'overlay' | 'direct' | 'readonly'
+}
 
 export interface BoxCreateOptions {
-  /** Default: the runtime's. */
+  /** Default: the runtime's. 'auto' is 'namespace'. */
   isolation?: Isolation | 'auto'
   /** Default 'host'. */
   rootfs?: Rootfs
+  /** More disks of a virtual machine: /dev/vdb and on. */
+  disks?: DiskSpec[]
   /** Named boxes persist; unnamed ones are removed when stopped. */
   name?: string
   /** 'reuse' hands over the box of that name only where its configuration is this one; else BOX_EXISTS names what differs. Default 'error'. */
@@ -30,7 +43,8 @@ export interface BoxCreateOptions {
   memory?: Size
   /**
    * Bytes the box may write to its private layer. Unnamed: a tmpfs of this size, charged to memory. Named: the layer lies in the
-   * home, and a storage asked for is UNSUPPORTED where the file system has no project quotas.
+   * home, and a storage asked for is UNSUPPORTED where the file system has no project quotas. Of a virtual machine: the size of
+   * its root disk's overlay, by default that of the disk below.
    */
   storage?: Size
   /** Default 512; Infinity: no limit. */
@@ -62,7 +76,12 @@ export interface BoxInfo {
   readonly vcpus: number
   readonly memoryBytes: number | null
   readonly isolation: Isolation
+  /** How a virtual machine's processors are had: emulated. */
+  readonly accel: 'tcg' | null
   readonly rootfs: Rootfs
+  /** The box's own overlay, which images.* and rebase() take while the box is stopped. */
+  readonly diskPath: string | null
+  readonly disks: readonly { readonly path: string; readonly device: string; readonly overlayPath: string | null }[]
   readonly labels: Readonly<Record<string, string>>
   /** Protections or limits that this host cannot enforce and that were not asked for by name. */
   readonly warnings: readonly string[]
@@ -78,6 +97,6 @@ export interface BoxEvents {
 }
 
 export type BoxLifecycleEvent =
-  | { type: 'created' | 'starting' | 'running' | 'stopping' | 'removed'; boxId: string; at: Date }
+  | { type: 'created' | 'starting' | 'running' | 'paused' | 'stopping' | 'removed'; boxId: string; at: Date }
   | { type: 'stopped'; boxId: string; at: Date; reason: StopReason }
   | { type: 'failed'; boxId: string; at: Date; error: SluiceboxError }

@@ -1,7 +1,7 @@
 // One box: its life, and the executions in it.
 import { BoxLostError, BoxNotFoundError } from './box-errors.js'
 import { type Change, isEnd, States } from './box-states.js'
-import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, StopReason } from './box-types.js'
+import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, Isolation, StopReason } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
 import { escapeCommand } from './escape.js'
 import { type ListenerFailure, TypedEvents } from './events.js'
@@ -9,12 +9,13 @@ import { execCwd, execRequest } from './exec-request.js'
 import type { Argv, Bytes, ExecOptions, ExecutionInfo, RunOptions, RunResult } from './exec-types.js'
 import { Execution, type ExecutionHome } from './execution.js'
 import { Handle, HandleGone, type HandleSurroundings } from './handle.js'
-import type { Cancellable } from './image-types.js'
+import type { Cancellable, Progress, RebaseOptions, RebaseResult } from './image-types.js'
 import type { BoxRecord, HandleId, News } from './native.js'
 import type { Operations } from './operations.js'
-import { readBoolean, readOptions, readSignal } from './options.js'
-import { parseConfig, readBootTimeout, readState, readStop, toRootfs } from './options-box.js'
+import { bad, readBoolean, readOptions, readSignal } from './options.js'
+import { type BoxConfig, parseConfig, readBootTimeout, readState, readStop, toRootfs } from './options-box.js'
 import { type ExecSettings, type RunSettings, readExec, readRun, readShell, readWait } from './options-exec.js'
+import { readRebase } from './options-images.js'
 import { collect } from './run.js'
 import { makeWaiter } from './waiter.js'
 
@@ -22,10 +23,13 @@ import { makeWaiter } from './waiter.js'
 export interface BoxHome extends HandleSurroundings {
   /** Starts: a few at a time. */
   readonly boots: Operations
+  readonly images: Operations
   /** Everything else. */
   readonly calls: Operations
   /** Whether streams are framed instead of passed, as a VM's are. */
   readonly framed: boolean
+  /** What a box has when create() does not say. */
+  readonly isolation: Isolation
   readonly isClosed: boolean
   listenerFailed: ListenerFailure
   lifecycle(event: BoxLifecycleEvent): void
@@ -36,7 +40,7 @@ export interface BoxHome extends HandleSurroundings {
 /** The public method, whose callers the stack of an error should show. */
 type Above = (...args: never[]) => unknown
 
-const LIVE: readonly BoxState[] = ['starting', 'running', 'stopping']
+const LIVE: readonly BoxState[] = ['starting', 'running', 'paused', 'stopping']
 const ENDED: readonly BoxState[] = ['stopped', 'failed', 'removed']
 
 export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
@@ -161,6 +165,15 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     await this.start({ signal })
   }
 
+  /** Halts a virtual machine's processors: nothing in it runs, no clock of it goes, until resume(). */
+  async pause(options?: Cancellable): Promise<void> {
+    await this.#turn('box.pause', 'pause', 'paused', options)
+  }
+
+  async resume(options?: Cancellable): Promise<void> {
+    await this.#turn('box.resume', 'resume', 'running', options)
+  }
+
   /** Removes the box with all it wrote. One that runs is BOX_STATE, unless with `force`. */
   async remove(options?: { force?: boolean } & Cancellable): Promise<void> {
     const op = 'box.remove'
@@ -194,6 +207,41 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     if (this.#record.ephemeral) await this.remove({ force: true })
     else if (this.#isOurs && LIVE.includes(this.state)) await this.stop()
     else if (!this.#isOurs) this.#letGo()
+  }
+
+  /** For Runtime.rebase(). `disk`: a path or a device of its disks; empty: the root disk. @internal */
+  async rebase(disk: string, options: RebaseOptions, above: Above): Promise<RebaseResult> {
+    const op = 'rebase'
+    this.#check(op)
+    const { disks, diskPath } = toInfo({ ...this.#record, state: this.state })
+    const index = disk === '' ? 0 : disks.findIndex(({ path, device }) => [path, device].includes(disk))
+    if (index < 0) throw bad(op, 'disk', `one of the box's disks`, disk)
+    const path = disks[index]?.overlayPath ?? diskPath ?? this.id
+    const read = readRebase(op, path, options)
+    const startedAt = performance.now()
+    const native = (await this.#home.images.run(
+      {
+        name: op,
+        op: 'box.rebase',
+        request: { ...read, box: this.#handle.id, disk: index },
+        signal: readSignal(op, options.signal),
+        onProgress: options.onProgress as ((progress: Progress<never>) => void) | undefined,
+        context: { boxId: this.id },
+      },
+      above,
+    )) as RebaseResult
+    const durationMs = performance.now() - startedAt
+    return { ...native, path, mode: read.unsafe ? 'unsafe' : 'safe', dryRun: read.dryRun, durationMs }
+  }
+
+  /** For a pool: what its new owner wants over what it was made with. @internal */
+  async configure({ env, labels }: Pick<BoxConfig, 'env' | 'labels'>): Promise<void> {
+    const op = 'pool.acquire'
+    const had = parseConfig(this.#record)
+    const config = JSON.stringify({ ...had, env: { ...had.env, ...env }, labels: { ...had.labels, ...labels } })
+    const request = { box: this.#handle.id, config }
+    await this.#home.calls.run({ name: op, op: 'box.configure', request, context: { boxId: this.id } }, this.configure)
+    this.#record = { ...this.#record, config }
   }
 
   /** For close(): asks it to stop, without a check of anything. Resolves when it has. @internal */
@@ -284,6 +332,16 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     this.#states.tell({ state: 'running', previous: this.state })
   }
 
+  async #turn(op: string, verb: string, state: BoxState, options: Cancellable | undefined): Promise<void> {
+    const signal = readSignal(op, readOptions(op, options, ['signal']).signal)
+    signal?.throwIfAborted()
+    this.#check(op)
+    if (this.state !== 'running' && this.state !== 'paused') throw this.#states.wrong(op)
+    const turned = this.#command(op, verb, {}).then(() => this.#states.reached(op, [state, ...ENDED]))
+    await this.#held(unlessAborted(turned, signal))
+    if (this.state !== state) throw this.#states.wrong(op)
+  }
+
   async #stop(op: string, graceMs: number, signal: AbortSignal | undefined): Promise<StopReason> {
     const stopped = this.#command(op, 'stop', { graceMs }).then(async (answer) => {
       await this.#states.reached(op, ENDED)
@@ -361,7 +419,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 }
 
 export function toInfo(record: BoxRecord): BoxInfo {
-  const { id, name, state, createdAt, startedAt, vcpus, memory, rootfs, warnings } = record
+  const { id, name, state, createdAt, startedAt, vcpus, memory, isolation, disks = [], warnings } = record
   return {
     id,
     ...(name !== undefined && { name }),
@@ -370,12 +428,18 @@ export function toInfo(record: BoxRecord): BoxInfo {
     ...(startedAt !== undefined && { startedAt: new Date(startedAt) }),
     vcpus,
     memoryBytes: memory > 0 ? memory : null,
-    isolation: 'namespace',
-    rootfs: toRootfs(rootfs),
+    isolation,
+    accel: isolation === 'vm' ? 'tcg' : null,
+    rootfs: toRootfs(record),
+    diskPath: disks[0]?.overlayPath ?? null,
+    disks: disks.map(({ path, overlayPath = null }, index) => ({ path, device: deviceName(index), overlayPath })),
     labels: parseConfig(record).labels,
     warnings,
   }
 }
+
+/** As a virtual machine's kernel names its disks, in their order. */
+const deviceName = (index: number): string => `/dev/vd${String.fromCharCode('a'.charCodeAt(0) + index)}`
 
 /** What is waited for goes on; only the wait ends. */
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

@@ -4,11 +4,12 @@ import { Box, type BoxHome, toInfo } from './box.js'
 import { BoxNotFoundError } from './box-errors.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
-import type { Cancellable, Progress, Progressive } from './image-types.js'
+import type { Cancellable, Progress, Progressive, RebaseOptions, RebaseResult } from './image-types.js'
 import type { BoxRecord, HandleId } from './native.js'
 import type { Call } from './operation.js'
-import { readBoolean, readOptions, readSignal, readText } from './options.js'
-import { type CreateSettings, parseConfig, readCreateBox, readFilter } from './options-box.js'
+import { bad, readBoolean, readOptions, readSignal, readText } from './options.js'
+import { type CreateSettings, createKeys, parseConfig, readCreateBox, readFilter } from './options-box.js'
+import { BoxPool, readPoolSize } from './pool.js'
 
 export type CreateOptions = BoxCreateOptions & Cancellable & Progressive<'prepare' | 'boot' | 'agent'>
 
@@ -16,6 +17,13 @@ interface Opened {
   readonly handle: HandleId
   readonly record: BoxRecord
   readonly reused?: boolean
+}
+
+/** What virtual machines are made of here; an empty text is nothing. */
+interface Means {
+  readonly qemu: string
+  readonly kernel: string
+  readonly missing?: { readonly message: string; readonly hint?: string }
 }
 
 /** What close() gives processes to end by themselves. */
@@ -30,6 +38,7 @@ export class Boxes {
   readonly #home: BoxHome
   readonly #open = new Map<HandleId, Box>()
   readonly #handles = new WeakMap<Box, HandleId>()
+  readonly #pools = new Set<BoxPool>()
 
   /** `path`: the runtime's home. */
   constructor(path: string, home: Omit<BoxHome, 'forget' | 'isClosed' | 'handles'> & { isClosed(): boolean }) {
@@ -52,7 +61,7 @@ export class Boxes {
   create(options: CreateOptions | undefined, above: Above): Promise<Box> {
     try {
       this.#check('create')
-      const settings = readCreateBox(options)
+      const settings = readCreateBox(options, this.#home.isolation)
       const signal = readSignal('create', options?.signal)
       const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
       if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
@@ -114,8 +123,44 @@ export class Boxes {
     await box.remove(read)
   }
 
+  async means(signal: AbortSignal | undefined, above: Above): Promise<Means> {
+    const call = { name: 'doctor', op: 'box.means', request: {}, signal }
+    return (await this.#home.calls.run(call, above)) as Means
+  }
+
+  pool(value: (CreateOptions & { size: number }) | undefined, above: Above): Promise<BoxPool> {
+    const op = 'pool'
+    try {
+      this.#check(op)
+      const { size, ...options } = readOptions(op, value, [...createKeys, 'size'])
+      if (options.name !== undefined) throw bad(op, 'name', 'none: the boxes of a pool have no names', options.name)
+      if (options.start === false) throw bad(op, 'start', 'true: a pool has running boxes', options.start)
+      readCreateBox(options, this.#home.isolation)
+      const pool = new BoxPool(readPoolSize(op, size), {
+        create: () => this.create(options, above),
+        held: (promise) => this.#held(promise),
+        forget: (ended) => this.#pools.delete(ended),
+      })
+      this.#pools.add(pool)
+      return this.#held(pool.fill()).then(() => pool)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  rebase(box: Box, options: RebaseOptions & { disk?: string }, above: Above): Promise<RebaseResult> {
+    try {
+      this.#check('rebase')
+      const { disk, ...rest } = options ?? {}
+      return box.rebase(readText('rebase', 'disk', disk ?? ''), rest, above)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
   /** Stops every box: asks, and kills what is left in time for `timeoutMs`. */
   async close(timeoutMs: number): Promise<void> {
+    for (const pool of this.#pools) void pool.close()
     const asked = this.#endAll(Math.min(CLOSE_GRACE_MS, Math.floor(timeoutMs / 2)))
     if (!(await within(asked, timeoutMs))) await within(this.#endAll(0), FORCED_MS)
   }
@@ -245,6 +290,13 @@ export class Boxes {
     return records.map((record) => ({ ...record, state: this.#find(record.id)?.state ?? record.state }))
   }
 
+  /** A promise that somebody may wait for keeps the process alive. */
+  #held<T>(promise: Promise<T>): Promise<T> {
+    const { drain } = this.#home
+    drain.hold()
+    return promise.finally(() => drain.release())
+  }
+
   #check(op: string): void {
     if (this.#home.isClosed) throw new RuntimeClosedError(op, false)
   }
@@ -256,11 +308,17 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
   const had = parseConfig(record)
   const wanted = parseConfig({ ...record, config: request.config })
   return [
-    ...(isDeepStrictEqual(request.rootfs, record.rootfs) ? [] : ['rootfs']),
+    ...(request.isolation === record.isolation ? [] : ['isolation']),
+    ...(isDeepStrictEqual(request.rootfs, record.rootfs) && isDeepStrictEqual(request.disks, named(record.disks))
+      ? []
+      : ['rootfs']),
     ...plain.filter((key) => request[key] !== record[key]),
     ...(['env', 'cwd', 'user', 'labels'] as const).filter((key) => !isDeepStrictEqual(wanted[key], had[key])),
   ]
 }
+
+/** Disks as they were asked for. */
+const named = (disks: BoxRecord['disks']) => disks?.map(({ overlayPath: _, ...asked }) => asked)
 
 async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined

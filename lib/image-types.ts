@@ -123,6 +123,8 @@ export interface RebaseResult {
   clustersCopied: number
   bytesCopied: number
   durationMs: number
+  /** Only of a running box: how long its guest stood still. */
+  pausedMs?: number
   dryRun: boolean
 }
 

@@ -17,6 +17,7 @@ export type {
   BoxInfo,
   BoxLifecycleEvent,
   BoxState,
+  DiskSpec,
   Isolation,
   Rootfs,
   StopReason,
@@ -61,6 +62,7 @@ export type {
   Size,
 } from './image-types.js'
 export type { RuntimeOptions } from './options.js'
+export { type AcquireOptions, BoxPool } from './pool.js'
 export {
   type DoctorReport,
   type ImageLifecycleEvent,

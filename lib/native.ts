@@ -1,8 +1,9 @@
 // The one file that loads the addon, and the types of its door.
 import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
-import type { BoxState, StopReason } from './box-types.js'
+import type { BoxState, Isolation, StopReason } from './box-types.js'
 import { SluiceboxError } from './errors.js'
+import type { DiskFormat } from './image-types.js'
 
 /** Identifies one operation or other handle of a Core: generation and slot in one safe integer. */
 export type HandleId = number
@@ -20,6 +21,14 @@ export interface NativeError {
   readonly consoleTail?: string
 }
 
+export interface NativeDisk {
+  readonly path: string
+  readonly format?: DiskFormat
+  readonly mode: 'overlay' | 'direct' | 'readonly'
+  /** The box's own file above it. */
+  readonly overlayPath?: string
+}
+
 /** A box as its directory in the home records it. */
 export interface BoxRecord {
   readonly id: string
@@ -29,7 +38,10 @@ export interface BoxRecord {
   readonly createdAt: number
   readonly startedAt?: number
   readonly ephemeral: boolean
-  readonly rootfs: { readonly kind: 'host' } | { readonly kind: 'directory'; readonly path: string }
+  readonly isolation: Isolation
+  readonly rootfs: { readonly kind: 'host' | 'disk' } | { readonly kind: 'directory'; readonly path: string }
+  /** Of a virtual machine: the first holds its root file system. */
+  readonly disks?: readonly NativeDisk[]
   readonly memory: number
   readonly vcpus: number
   readonly maxProcesses: number

@@ -1,6 +1,8 @@
 // Every check of an argument of boxes, and what the SDK itself keeps of a box in its record.
-import type { BoxFilter, BoxState, Rootfs } from './box-types.js'
-import type { BoxRecord } from './native.js'
+import { inspect } from 'node:util'
+import type { BoxFilter, BoxState, Isolation, Rootfs } from './box-types.js'
+import { SluiceboxError } from './errors.js'
+import type { BoxRecord, NativeDisk } from './native.js'
 import {
   bad,
   readAbsolute,
@@ -30,7 +32,9 @@ export interface CreateSettings {
     readonly ifExists: 'error' | 'reuse' | 'replace'
     readonly start: boolean
     readonly ephemeral: boolean
+    readonly isolation: Isolation
     readonly rootfs: BoxRecord['rootfs']
+    readonly disks?: readonly NativeDisk[]
     readonly memory: number
     readonly memoryAsked: boolean
     readonly vcpus: number
@@ -45,17 +49,19 @@ export interface CreateSettings {
 }
 
 const MAX_MS = 2 ** 31 - 1
+/** QEMU's bus has room for some more. */
+const MAX_DISKS = 16
 const DEFAULT_MEMORY = 256 * 2 ** 20
 const DEFAULT_STORAGE = 2 ** 30
-const createKeys = [
+export const createKeys = [
   ...['isolation', 'rootfs', 'name', 'ifExists', 'ephemeral', 'start', 'vcpus', 'memory', 'storage', 'maxProcesses'],
-  ...['env', 'cwd', 'user', 'labels', 'bootTimeoutMs', 'signal', 'onProgress'],
+  ...['env', 'cwd', 'user', 'labels', 'bootTimeoutMs', 'disks', 'signal', 'onProgress'],
 ]
 
-export function readCreateBox(value: unknown): CreateSettings {
+export function readCreateBox(value: unknown, isolationHere: Isolation): CreateSettings {
   const op = 'create'
   const options = readOptions(op, value, createKeys)
-  readIsolation(op, options.isolation)
+  const isolation = readIsolation(op, options.isolation) ?? isolationHere
   const name = options.name === undefined ? undefined : readName(op, 'name', options.name)
   const ephemeral = readBoolean(op, 'ephemeral', options.ephemeral) ?? name === undefined
   if (name === undefined && !ephemeral)
@@ -75,7 +81,8 @@ export function readCreateBox(value: unknown): CreateSettings {
       ifExists: ifExists ?? 'error',
       start: readBoolean(op, 'start', options.start) ?? true,
       ephemeral,
-      rootfs: readRootfs(op, options.rootfs),
+      isolation,
+      ...(isolation === 'vm' ? readMachine(op, options) : readNamespaces(op, options)),
       memory: unlimited(options.memory) ?? readAtLeast(op, 'memory', options.memory, 2 ** 20) ?? DEFAULT_MEMORY,
       memoryAsked: options.memory !== undefined,
       vcpus: unlimited(options.vcpus) ?? readInteger(op, 'vcpus', options.vcpus, 1, 1024) ?? 1,
@@ -124,20 +131,57 @@ export function readState(op: string, value: unknown): BoxState {
   return state
 }
 
-const states = ['created', 'starting', 'running', 'stopping', 'stopped', 'failed', 'removed'] as const
+const states = ['created', 'starting', 'running', 'paused', 'stopping', 'stopped', 'failed', 'removed'] as const
 
 export function parseConfig(record: BoxRecord): BoxConfig {
   return { env: {}, cwd: '/', user: { kind: 'root' }, labels: {}, ...(JSON.parse(record.config || '{}') as object) }
 }
 
-export const toRootfs = (rootfs: BoxRecord['rootfs']): Rootfs =>
-  rootfs.kind === 'host' ? 'host' : { directory: rootfs.path }
+export function toRootfs({ rootfs, disks }: BoxRecord): Rootfs {
+  if (rootfs.kind === 'directory') return { directory: rootfs.path }
+  const root = disks?.[0]
+  if (rootfs.kind === 'host' || !root) return 'host'
+  return { disk: root.path, ...(root.format && { format: root.format }), mode: root.mode }
+}
 
-function readRootfs(op: string, value: unknown): BoxRecord['rootfs'] {
+function readNamespaces(op: string, { rootfs, disks }: Record<string, unknown>) {
+  if (disks !== undefined) throw bad(op, 'disks', `isolation: 'vm' beside them`, disks)
+  return { rootfs: readSharedRoot(op, rootfs) }
+}
+
+function readSharedRoot(op: string, value: unknown): BoxRecord['rootfs'] {
   if (value === undefined || value === 'host') return { kind: 'host' }
-  if (typeof value !== 'object') throw bad(op, 'rootfs', `'host' or { directory }`, value)
+  if (typeof value !== 'object' || value === null) throw bad(op, 'rootfs', `'host' or { directory }`, value)
+  if ('disk' in value) throw bad(op, 'rootfs.disk', `isolation: 'vm' beside it`, value.disk)
   const { directory } = readOptions(op, value, ['directory'], 'rootfs')
   return { kind: 'directory', path: readAbsolute(op, 'rootfs.directory', directory) }
+}
+
+function readMachine(op: string, { rootfs, disks, memory, vcpus }: Record<string, unknown>) {
+  if (typeof rootfs !== 'object' || rootfs === null || !('disk' in rootfs)) {
+    const message = `${op}: rootfs: a virtual machine starts from a disk, and this is ${inspect(rootfs)}`
+    throw new SluiceboxError('UNSUPPORTED', message, { op, hint: `Pass rootfs: { disk: 'PATH' }.` })
+  }
+  for (const [name, value] of Object.entries({ memory, vcpus }))
+    if (value === Number.POSITIVE_INFINITY) throw bad(op, name, 'what a machine can have', value)
+  const { disk, ...root } = readOptions(op, rootfs, ['disk', 'format', 'mode'], 'rootfs')
+  if (disks !== undefined && !Array.isArray(disks)) throw bad(op, 'disks', 'an array', disks)
+  const more = ((disks as unknown[] | undefined) ?? []).map((each, index) => readDisk(op, `disks[${index}]`, each))
+  if (more.length > MAX_DISKS - 1) throw bad(op, 'disks', `at most ${MAX_DISKS - 1}`, disks)
+  return {
+    rootfs: { kind: 'disk' } as const,
+    disks: [readDisk(op, 'rootfs', { ...root, path: disk }, 'disk'), ...more],
+  }
+}
+
+function readDisk(op: string, name: string, value: unknown, key = 'path'): NativeDisk {
+  const { path, format, mode } = readOptions(op, value, ['path', 'format', 'mode'], name)
+  const known = readChoice(op, `${name}.format`, format, ['raw', 'qcow2'])
+  return {
+    path: readAbsolute(op, `${name}.${key}`, path),
+    ...(known && { format: known }),
+    mode: readChoice(op, `${name}.mode`, mode, ['overlay', 'direct', 'readonly']) ?? 'overlay',
+  }
 }
 
 function readAtLeast(op: string, name: string, value: unknown, least: number): number | undefined {
@@ -152,7 +196,7 @@ function readGuestPath(op: string, name: string, value: unknown): string {
   return path
 }
 
-function readLabels(op: string, value: unknown): Record<string, string> {
+export function readLabels(op: string, value: unknown): Record<string, string> {
   if (value === undefined) return {}
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw bad(op, 'labels', 'an object', value)
   return Object.fromEntries(

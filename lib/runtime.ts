@@ -1,8 +1,11 @@
 // The runtime: one event queue, its workers, and the boxes and images worked on with them.
+import { execFile } from 'node:child_process'
+import { promisify } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
-import type { Box } from './box.js'
+import { Box } from './box.js'
 import type { BoxFilter, BoxInfo, BoxLifecycleEvent } from './box-types.js'
 import { Boxes, type CreateOptions } from './boxes.js'
+import type { BoxPool } from './pool.js'
 import { Drain } from './drain.js'
 import { RuntimeClosedError } from './errors.js'
 import { TypedEvents } from './events.js'
@@ -58,8 +61,15 @@ export interface DoctorReport {
   ok: boolean
   node: string
   addon: { version: string; abi: number; path: string }
+  /** What virtual machines run on. Its processors are emulated ('tcg'). `kernel`: its release. */
+  hypervisor: { name: 'qemu' | null; version: string | null; accel: 'tcg'[]; kernel: string | null }
   formats: Record<DiskFormat, { create: boolean; read: boolean; write: boolean; rebase: boolean }>
   problems: { code: string; message: string; fix?: string }[]
+}
+
+async function qemuVersion(program: string): Promise<string | null> {
+  const { stdout } = await promisify(execFile)(program, ['--version'])
+  return /version (\S+)/.exec(stdout)?.[1] ?? null
 }
 
 /** Above it the queue is under pressure, below the second no longer: the gap keeps the state from flickering. */
@@ -111,6 +121,7 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
       ...around,
       ...this.#operations,
       framed: process.env.SLUICEBOX_TRANSPORT === 'framed',
+      isolation: settings.isolation,
       isClosed: () => this.#closing !== undefined,
       lifecycle: (event) => this.emit('box', event),
     })
@@ -137,6 +148,11 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     return this.#boxes.has(idOrName, options, this.has)
   }
 
+  /** `size` boxes made ahead: acquire() hands one over at once, and the next is made behind it. Resolves when it is full. */
+  pool(options: CreateOptions & { size: number }): Promise<BoxPool> {
+    return this.#boxes.pool(options, this.pool)
+  }
+
   /** Every box of the home, those of other processes too. */
   list(filter?: BoxFilter & Cancellable): Promise<BoxInfo[]> {
     return this.#boxes.list(filter, this.list)
@@ -147,8 +163,12 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     return this.#boxes.remove(idOrName, options, this.remove)
   }
 
-  /** Moves an overlay to another backing image without changing what a guest reads: the same as images.rebase. */
-  rebase(target: string, options: RebaseOptions): Promise<RebaseResult> {
+  /**
+   * Moves an overlay to another backing image without changing what a guest reads: of an image file the same as images.rebase; of a
+   * box one of its disks (`disk`: its path or device, default the root disk), also while it runs.
+   */
+  rebase(target: string | Box, options: RebaseOptions & { disk?: string }): Promise<RebaseResult> {
+    if (target instanceof Box) return this.#boxes.rebase(target, options, this.rebase)
     return this.#images.rebaseAs('rebase', target, options, this.rebase)
   }
 
@@ -159,12 +179,20 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     if (this.#closing) throw new RuntimeClosedError('doctor', false)
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }
+    const means = await this.#boxes.means(signal, this.doctor)
+    const { missing } = means
     return {
       ok: true,
       node: process.version,
       addon: { version: addon.version, abi: addon.abi, path },
+      hypervisor: {
+        name: means.qemu === '' ? null : 'qemu',
+        version: means.qemu === '' ? null : await qemuVersion(means.qemu),
+        accel: missing ? [] : ['tcg'],
+        kernel: means.kernel === '' ? null : means.kernel,
+      },
       formats: { raw: { ...built, rebase: false }, qcow2: { ...built, rebase: true } },
-      problems: [],
+      problems: missing ? [{ code: 'UNSUPPORTED', message: missing.message, fix: missing.hint }] : [],
     }
   }
 

@@ -39,9 +39,8 @@ export function nativeTests(config) {
   cmake(`build/native-${config}`, [`-DCMAKE_BUILD_TYPE=${config}`, '-DSLUICEBOX_TESTS=ON'], 'native_tests')
 }
 
-/** Everything under clang, with its thread safety analysis; the fuzz targets instrumented. */
 function fuzz() {
-  cmake('build/fuzz', ['-DCMAKE_CXX_COMPILER=clang++-19', '-DSLUICEBOX_FUZZ=ON'])
+  cmake('build/fuzz', ['-DCMAKE_CXX_COMPILER=clang++-19', '-DSLUICEBOX_FUZZ=ON'], 'fuzz_targets')
 }
 
 function cmake(folder, options, target = 'all') {

@@ -35,6 +35,9 @@ function copyTree() {
     cpSync(join(root, file), join(folder, file))
   }
   symlinkSync(join(root, 'node_modules'), join(folder, 'node_modules'))
+  // The kernel of virtual machines, where the addon looks for it.
+  const kernel = join('build', 'guest')
+  if (existsSync(join(root, kernel))) cpSync(join(root, kernel), join(folder, kernel), { recursive: true })
 }
 
 function tryMutant(id) {

@@ -26,6 +26,7 @@ const toRun = [
   ['e2fsprogs', 'mkfs.ext4'],
   ['erofs-utils', 'mkfs.erofs'],
   ['qemu-system-x86', 'qemu-system-x86_64'],
+  ['busybox-static', '/bin/busybox'],
 ]
 const toTest = [
   ['git', 'git'],
@@ -34,7 +35,6 @@ const toTest = [
   ['clang-tidy-19', 'clang-tidy-19'],
   ['libclang-rt-19-dev', `/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-${machine}.a`],
   ['doctest-dev', '/usr/include/doctest/doctest.h'],
-  ['busybox-static', '/bin/busybox'],
 ]
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)

@@ -93,16 +93,24 @@ async function slowReader(box: Box, expectSame: ExpectSame): Promise<void> {
 /** What the kernel and the disk know of boxes, as far as it is this program's. */
 async function traces(runtime: Runtime): Promise<string> {
   const boxes = await readdir(join(runtime.home, 'boxes')).catch(() => [] as string[])
-  const processes: string[] = []
-  for (const pid of await readdir('/proc')) {
-    if (!/^\d+$/.test(pid)) continue
-    const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
-    if (new RegExp(`^PPid:\\t${process.pid}$`, 'm').test(status) && status.startsWith('Name:\tsluicebox'))
-      processes.push(pid)
-  }
+  // The keeper that waits for the next box belongs to none, and goes with the runtime.
+  const processes = (await keepers()).filter((name) => !name.startsWith('spare'))
   const mounts = (await readFile('/proc/self/mountinfo', 'utf8')).split('\n').length
   const cgroups = (await findCgroups('/sys/fs/cgroup', 3)).filter((name) => boxes.some((id) => name.endsWith(id)))
   return JSON.stringify({ boxes, processes, mounts, cgroups })
+}
+
+/** What each keeper of this program keeps: a box's id, or nothing yet. */
+export async function keepers(): Promise<string[]> {
+  const kept: string[] = []
+  for (const pid of await readdir('/proc')) {
+    if (!/^\d+$/.test(pid)) continue
+    const status = await readFile(`/proc/${pid}/status`, 'utf8').catch(() => '')
+    if (!new RegExp(`^PPid:\\t${process.pid}$`, 'm').test(status)) continue
+    const [name, id] = (await readFile(`/proc/${pid}/cmdline`, 'utf8').catch(() => '')).split('\0')
+    if (name === 'sluicebox-keeper') kept.push(id ?? pid)
+  }
+  return kept
 }
 
 async function findCgroups(folder: string, depth: number): Promise<string[]> {

@@ -5,6 +5,8 @@
 #include <thread>
 #include <utility>
 
+#include "base/path_policy.h"
+
 namespace sluicebox::addon {
 
 namespace {
@@ -30,7 +32,7 @@ struct Added {
 Result<Added> add_or_find(const box::Home& home, const CreateRequest& request, std::optional<MadeBox>& found) {
   while (true) {
     box::BoxRecord record{
-        .id = TRY(box::new_box_id()), .created_at_ms = now_ms(), .first_uid = 0, .spec = request.spec};
+        .id = TRY(box::new_box_id()), .created_at_ms = now_ms(), .first_uid = 0, .spec = request.spec, .disks = {}};
     auto held = home.add(record);
     if (held.ok()) return Added{.record = std::move(record), .held = std::move(held).value()};
     if (held.error().code != ErrorCode::kBoxExists || request.if_exists == IfExists::kError) return Error(held.error());
@@ -54,6 +56,13 @@ void remove_ended(const box::Home& home, const std::string& id) {
     if (removed.ok() || removed.error().code != ErrorCode::kInUse || box::Clock::now() >= deadline) return;
     std::this_thread::sleep_for(kLook);
   }
+}
+
+Status make_disks(const BoxGround& ground, const box::Home& home, Added& added) {
+  if (!added.record.spec.machine) return ok_status();
+  const std::string directory = TRY(path_of_fd(added.held->directory.get()));
+  TRY(ground.engine->make_disks(added.record, directory));
+  return home.update(added.record);
 }
 
 // What is left of a box goes when it has ended: all of one that is not kept, of another what a killed keeper left.
@@ -111,6 +120,11 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
       found->open = std::move(open);
     }
     return done(std::move(*found));
+  }
+  if (Status made = make_disks(*ground, **home, *added); !made.ok()) {
+    added->held.reset();
+    remove_ended(**home, added->record.id);
+    return done(std::move(made).error());
   }
   open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, added->record);
   open->box->listen(open);
@@ -189,7 +203,7 @@ void destroy_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr
       });
     };
     const State state = open->box->state();
-    if (state != State::kRunning && state != State::kStopping) return remove();
+    if (state != State::kRunning && state != State::kPaused && state != State::kStopping) return remove();
     open->on_change = [remove](const box::StateChange& change) {
       if (change.state == State::kStopped || change.state == State::kFailed) remove();
     };

@@ -46,6 +46,42 @@ protocol::User user_of(const Napi::Object& request) {
   return result;
 }
 
+std::vector<box::DiskSpec> disks_of(const Napi::Value& value) {
+  if (!value.IsArray()) refuse(value.Env(), "disks: expected an array");
+  const auto array = value.As<Napi::Array>();
+  std::vector<box::DiskSpec> disks;
+  for (std::uint32_t i = 0; i < array.Length(); ++i) {
+    const Napi::Value each = array.Get(i);
+    if (!each.IsObject()) refuse(value.Env(), "disks: expected objects");
+    const auto disk = each.As<Napi::Object>();
+    const std::string mode = text_of(disk, "mode");
+    if (mode != "overlay" && mode != "direct" && mode != "readonly")
+      refuse(value.Env(), "disks.mode: expected 'overlay', 'direct' or 'readonly'");
+    disks.push_back({.path = text_of(disk, "path"),
+                     .format = optional_text_of(disk, "format"),
+                     .mode = mode == "overlay"  ? box::DiskMode::kOverlay
+                             : mode == "direct" ? box::DiskMode::kDirect
+                                                : box::DiskMode::kReadonly});
+  }
+  return disks;
+}
+
+Napi::Array to_js(Napi::Env env, const box::BoxRecord& record, const std::string& directory) {
+  constexpr const char* kModes[] = {"overlay", "direct", "readonly"};
+  Napi::Array array = Napi::Array::New(env);
+  for (std::size_t i = 0; i < record.spec.disks.size(); ++i) {
+    const box::DiskSpec& spec = record.spec.disks[i];
+    Napi::Object disk = Napi::Object::New(env);
+    disk.Set("path", spec.path);
+    if (spec.format) disk.Set("format", *spec.format);
+    disk.Set("mode", kModes[static_cast<std::size_t>(spec.mode)]);
+    if (i < record.disks.size() && !record.disks[i].overlay.empty())
+      disk.Set("overlayPath", directory + "/" + record.disks[i].overlay);
+    array.Set(array.Length(), disk);
+  }
+  return array;
+}
+
 box::Output output_of(const Napi::Object& request, const char* key) {
   const std::string name = text_of(request, key);
   if (name == "null") return box::Output::kNull;
@@ -65,6 +101,11 @@ box::BoxSpec spec_of(const Napi::Object& request) {
   if (text_of(rootfs.As<Napi::Object>(), "kind") == "directory") {
     spec.directory = text_of(rootfs.As<Napi::Object>(), "path");
   }
+  const std::string isolation = text_of(request, "isolation");
+  if (isolation != "namespace" && isolation != "vm") refuse(request.Env(), "isolation: expected 'namespace' or 'vm'");
+  spec.machine = isolation == "vm";
+  if (const Napi::Value disks = request.Get("disks"); spec.machine) spec.disks = disks_of(disks);
+  if (spec.machine && spec.disks.empty()) refuse(request.Env(), "disks: expected one at least");
   spec.memory_bytes = limit_of(request, "memory", "memoryAsked");
   spec.vcpus = limit_of(request, "vcpus", "vcpusAsked");
   spec.processes = limit_of(request, "maxProcesses", "maxProcessesAsked");
@@ -140,7 +181,9 @@ Napi::Object to_js(Napi::Env env, const BoxView& view) {
   }
   object.Set("ephemeral", Napi::Boolean::New(env, !spec.keep));
   Napi::Object rootfs = Napi::Object::New(env);
-  rootfs.Set("kind", spec.directory ? "directory" : "host");
+  object.Set("isolation", spec.machine ? "vm" : "namespace");
+  if (spec.machine) object.Set("disks", to_js(env, view.record, view.directory));
+  rootfs.Set("kind", spec.machine ? "disk" : spec.directory ? "directory" : "host");
   if (spec.directory) rootfs.Set("path", *spec.directory);
   object.Set("rootfs", rootfs);
   object.Set("memory", number(env, spec.memory_bytes.value));

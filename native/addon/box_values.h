@@ -29,6 +29,7 @@ struct BoxView {
   box::State state{};
   std::int64_t started_at_ms = 0;
   std::vector<std::string> warnings;
+  std::string directory;  // of the box in its home
 };
 Napi::Object to_js(Napi::Env env, const BoxView& view);
 

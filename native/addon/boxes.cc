@@ -8,8 +8,10 @@
 #include "addon/box_operations.h"
 #include "addon/box_payload.h"
 #include "addon/box_values.h"
+#include "addon/image_work.h"
 #include "addon/values.h"
-#include "box/namespace_engine.h"
+#include "box/engines.h"
+#include "box/rebase_box.h"
 
 namespace sluicebox::addon {
 
@@ -44,7 +46,8 @@ BoxView view_of(const OpenBox& open) {
   return {.record = open.box->record(),
           .state = open.state(),
           .started_at_ms = open.box->started_at_ms(),
-          .warnings = open.box->warnings()};
+          .warnings = open.box->warnings(),
+          .directory = open.box->home().path_of(open.box->record().id)};
 }
 
 std::unique_ptr<BoxPayload> failure(Error error) { return std::make_unique<BoxPayload>(std::move(error)); }
@@ -56,8 +59,11 @@ HandleId Boxes::submit(Napi::Env env, const std::string& op, const Napi::Object&
   if (op == "box.create") return create(env, request, wants_progress);
   if (op == "box.open") return open(env, request);
   if (op == "box.list") return list(env, request);
+  if (op == "box.means") return means(env);
   if (op == "box.start") return start(env, request);
   if (op == "box.remove") return remove(env, request);
+  if (op == "box.configure") return configure(env, request);
+  if (op == "box.rebase") return rebase(env, request, wants_progress);
   if (op == "exec") return execute(env, request);
   throw Napi::TypeError::New(env, "op: there is no operation '" + op + "'");
 }
@@ -66,7 +72,7 @@ Result<std::shared_ptr<BoxGround>> Boxes::ground() {
   if (ended_) return Error(ErrorCode::kClosed, "the runtime is closed");
   if (ground_ == nullptr) {
     ground_ = std::make_shared<BoxGround>(TRY(box::Reactor::start()),
-                                          std::make_shared<box::NamespaceEngine>(own_directory()), pool_);
+                                          std::make_shared<box::Engines>(own_directory(), policy_), pool_);
   }
   return ground_;
 }
@@ -200,17 +206,39 @@ HandleId Boxes::list(Napi::Env env, const Napi::Object& request) {
     if (!opened.ok()) return operation->complete(failure(std::move(opened).error()));
     auto entries = (*opened)->list(BoxGround::ignore_problem);
     if (!entries.ok()) return operation->complete(failure(std::move(entries).error()));
-    auto value = [self, entries = *entries](Napi::Env at) -> Result<Napi::Value> {
+    const auto home_path = [opened = *opened](const std::string& id) { return opened->path_of(id); };
+    auto value = [self, home_path, entries = *entries](Napi::Env at) -> Result<Napi::Value> {
       const auto boxes = self.lock();
       Napi::Array array = Napi::Array::New(at);
       for (const box::Home::Entry& entry : entries) {
         const auto open = boxes ? boxes->find(entry.record.id) : nullptr;
         const auto state = entry.running ? box::State::kRunning : box::State::kStopped;
-        const BoxView view =
-            open ? view_of(*open) : BoxView{.record = entry.record, .state = state, .started_at_ms = 0, .warnings = {}};
+        const BoxView view = open ? view_of(*open)
+                                  : BoxView{.record = entry.record,
+                                            .state = state,
+                                            .started_at_ms = 0,
+                                            .warnings = {},
+                                            .directory = home_path(entry.record.id)};
         if (view.state != box::State::kRemoved) array.Set(array.Length(), to_js(at, view));
       }
       return array.As<Napi::Value>();
+    };
+    operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));
+  });
+  return operation->id();
+}
+
+HandleId Boxes::means(Napi::Env env) {
+  auto ground = this->ground();
+  if (!ground.ok()) throw throwable(env, ground.error());
+  Operation operation = open_operation(env, false);
+  (*ground)->on_worker(operation, [operation, ground = *ground] {
+    auto value = [means = ground->engine->means()](Napi::Env at) -> Result<Napi::Value> {
+      Napi::Object object = Napi::Object::New(at);
+      object.Set("qemu", means.qemu);
+      object.Set("kernel", means.kernel);
+      if (means.missing) object.Set("missing", from_error(at, *means.missing));
+      return object.As<Napi::Value>();
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));
   });
@@ -245,6 +273,38 @@ HandleId Boxes::remove(Napi::Env env, const Napi::Object& request) {
     if (!removed.ok()) return operation->complete(failure(std::move(removed).error()));
     const BoxPayload::Value value = [](Napi::Env at) -> Result<Napi::Value> { return at.Null(); };
     operation->complete(std::make_unique<BoxPayload>(value));
+  });
+  return operation->id();
+}
+
+HandleId Boxes::configure(Napi::Env env, const Napi::Object& request) {
+  const auto open = box_of(request);
+  const std::string config = text_of(request, "config");
+  Operation operation = open_operation(env, false);
+  ground_->on_worker(operation, [operation, open, config] {
+    Status done = open->box->update([&](box::BoxRecord& record) { record.spec.config = config; });
+    if (!done.ok()) return operation->complete(failure(std::move(done).error()));
+    const BoxPayload::Value value = [](Napi::Env at) -> Result<Napi::Value> { return at.Null(); };
+    operation->complete(std::make_unique<BoxPayload>(value));
+  });
+  return operation->id();
+}
+
+HandleId Boxes::rebase(Napi::Env env, const Napi::Object& request, bool wants_progress) {
+  const auto open = box_of(request);
+  const auto options = rebase_options_of(request);
+  const std::size_t disk = whole_of(request, "disk");
+  Operation operation = open_operation(env, wants_progress);
+  ground_->on_worker(operation, [operation, open, options, disk, ground = ground_, policy = policy_] {
+    image::OperationContext context{*policy, operation->cancel(), *operation};
+    auto rebased = box::rebase_box(open->box, *ground->reactor, disk, options, open->held.has_value(), context);
+    if (!rebased.ok()) return operation->complete(failure(std::move(rebased).error()));
+    auto value = [rebased = *rebased](Napi::Env at) -> Result<Napi::Value> {
+      Napi::Object object = rebase_to_js(at, rebased.result);
+      if (rebased.paused) object.Set("pausedMs", static_cast<double>(rebased.paused->count()) / 1000);
+      return object.As<Napi::Value>();
+    };
+    operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));
   });
   return operation->id();
 }
@@ -336,6 +396,14 @@ Napi::Value Boxes::command(const Napi::CallbackInfo& info) {
 
 void Boxes::command_box(const std::shared_ptr<OpenBox>& open, std::uint32_t number, const std::string& verb,
                         const Napi::Object& request) {
+  if (verb == "pause") {
+    ground_->reactor->post([open, number] { open->box->pause(number); });
+    return;
+  }
+  if (verb == "resume") {
+    ground_->reactor->post([open, number] { open->box->resume(number); });
+    return;
+  }
   if (verb != "stop") throw Napi::TypeError::New(request.Env(), "verb: a box has no '" + verb + "'");
   const auto grace = millis_of(request, "graceMs");
   ground_->reactor->post([open, number, grace] { open->box->stop(number, grace); });

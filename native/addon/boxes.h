@@ -12,6 +12,7 @@
 #include "addon/box_ground.h"
 #include "addon/open_box.h"
 #include "addon/open_execution.h"
+#include "base/path_policy.h"
 #include "base/thread_pool.h"
 #include "event_queue/operation.h"
 
@@ -19,9 +20,11 @@ namespace sluicebox::addon {
 
 class Boxes final : public std::enable_shared_from_this<Boxes> {
  public:
-  Boxes(std::shared_ptr<event_queue::Queue> queue, ThreadPool& pool) : queue_(std::move(queue)), pool_(pool) {}
+  Boxes(std::shared_ptr<event_queue::Queue> queue, ThreadPool& pool, std::shared_ptr<const PathPolicy> policy)
+      : queue_(std::move(queue)), pool_(pool), policy_(std::move(policy)) {}
 
-  // Whether `op` is one of a box: 'box.create', 'box.open', 'box.list', 'box.start', 'box.remove', 'exec'.
+  // Whether `op` is one of a box: 'box.create', 'box.open', 'box.list', 'box.means', 'box.configure', 'box.start',
+  // 'box.remove', 'box.rebase', 'exec'.
   static bool has(const std::string& op) { return op == "exec" || op.rfind("box.", 0) == 0; }
   // Throws a TypeError for a request that the SDK would not have sent, a NativeError (queue_full) for one that finds no
   // room.
@@ -50,8 +53,11 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   event_queue::HandleId create(Napi::Env env, const Napi::Object& request, bool wants_progress);
   event_queue::HandleId open(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId list(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId means(Napi::Env env);
   event_queue::HandleId start(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId remove(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId configure(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId rebase(Napi::Env env, const Napi::Object& request, bool wants_progress);
   event_queue::HandleId execute(Napi::Env env, const Napi::Object& request);
   std::shared_ptr<OpenBox> box_of(const Napi::Object& request);
   std::shared_ptr<OpenBox> reserve_box(Napi::Env env);
@@ -62,6 +68,7 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
 
   const std::shared_ptr<event_queue::Queue> queue_;
   ThreadPool& pool_;
+  const std::shared_ptr<const PathPolicy> policy_;  // of the images that boxes have for disks
   std::shared_ptr<BoxGround> ground_;
   bool ended_ = false;
   std::uint32_t next_request_ = 1;

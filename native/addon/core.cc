@@ -117,7 +117,7 @@ Core::Core(const Napi::CallbackInfo& info) : Napi::ObjectWrap<Core>(info) {
     throw throwable(env, Error(ErrorCode::kOutOfMemory, "the system gives this process no thread to work on")
                              .advise("raise its limit of threads or of memory (ulimit -u, pids.max, ulimit -v)"));
   }
-  boxes_ = std::make_shared<Boxes>(queue_, *pool_);
+  boxes_ = std::make_shared<Boxes>(queue_, *pool_, policy_);
   bell_ = std::make_unique<ThreadSafeBell>(env, [this] { answer(); });
   joined_ = false;
   queue_->attach_bell(bell_.get());

@@ -95,17 +95,7 @@ Napi::Value to_js(Napi::Env env, const image::CheckReport& report) {
   return object;
 }
 
-Napi::Value to_js(Napi::Env env, const image::RebaseResult& result) {
-  Napi::Object object = Napi::Object::New(env);
-  object.Set("format", image::format_name(result.format));
-  object.Set("backingFormat", optional_text(env, result.backing_format));
-  object.Set("from", optional_text(env, result.from));
-  object.Set("to", optional_text(env, result.to));
-  object.Set("clustersCompared", number(env, result.clusters_compared));
-  object.Set("clustersCopied", number(env, result.clusters_copied));
-  object.Set("bytesCopied", number(env, result.bytes_copied));
-  return object;
-}
+Napi::Value to_js(Napi::Env env, const image::RebaseResult& result) { return rebase_to_js(env, result); }
 
 template <typename T>
 class ResultPayload final : public JsPayload {
@@ -208,17 +198,33 @@ ImageWork parse_check(const Napi::Object& request) {
 }
 
 ImageWork parse_rebase(const Napi::Object& request) {
-  const image::RebaseOptions options{.backing = optional_text_of(request, "backing"),
-                                     .backing_format = optional_format_of(request, "backingFormat"),
-                                     .format = optional_format_of(request, "format"),
-                                     .unsafe = flag_of(request, "unsafe"),
-                                     .dry_run = flag_of(request, "dryRun")};
-  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+  return [path = text_of(request, "path"), options = rebase_options_of(request)](image::OperationContext& context) {
     return payload_of(image::rebase_image(path, options, context));
   };
 }
 
 }  // namespace
+
+Napi::Object rebase_to_js(Napi::Env env, const image::RebaseResult& result) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("format", image::format_name(result.format));
+  object.Set("backingFormat", optional_text(env, result.backing_format));
+  object.Set("from", optional_text(env, result.from));
+  object.Set("to", optional_text(env, result.to));
+  object.Set("clustersCompared", number(env, result.clusters_compared));
+  object.Set("clustersCopied", number(env, result.clusters_copied));
+  object.Set("bytesCopied", number(env, result.bytes_copied));
+  return object;
+}
+
+image::RebaseOptions rebase_options_of(const Napi::Object& request) {
+  return {.backing = optional_text_of(request, "backing"),
+          .backing_format = optional_format_of(request, "backingFormat"),
+          .format = optional_format_of(request, "format"),
+          .unsafe = flag_of(request, "unsafe"),
+          .dry_run = flag_of(request, "dryRun"),
+          .known = {}};
+}
 
 ImageWork parse_image_work(const std::string& op, const Napi::Object& request) {
   if (op == "create") return parse_create(request);

@@ -11,6 +11,7 @@
 
 #include "addon/js_payload.h"
 #include "image/ops/context.h"
+#include "image/ops/rebase.h"
 
 namespace sluicebox::addon {
 
@@ -18,6 +19,9 @@ using ImageWork = std::function<std::unique_ptr<JsPayload>(image::OperationConte
 
 // Throws a JavaScript TypeError for a request that the SDK would not have sent.
 ImageWork parse_image_work(const std::string& op, const Napi::Object& request);
+// Of a rebase: what it is asked for (of an image or of a box), and what came of it.
+image::RebaseOptions rebase_options_of(const Napi::Object& request);
+Napi::Object rebase_to_js(Napi::Env env, const image::RebaseResult& result);
 // What a worker that could not even run the work leaves behind.
 std::unique_ptr<JsPayload> error_payload(Error error);
 

@@ -38,7 +38,8 @@ class OpenBox final : public box::BoxListener {
   box::State state() const { return state_.load(); }
 
   void changed(const box::StateChange& change) override;
-  void stopped(std::uint32_t request, Result<bool> killed) override;
+  void stopped(std::uint32_t request, Result<box::StopReason> reason) override;
+  void answered(std::uint32_t request, Status done) override;
 
  private:
   static constexpr std::uint32_t kNewsChannel = 0;

@@ -31,6 +31,8 @@ void fill(Napi::Object& target, const Error& error) {
   if (!error.path.empty()) target.Set("path", error.path);
   if (error.offset) target.Set("offset", Napi::Number::New(env, static_cast<double>(*error.offset)));
   if (!error.hint.empty()) target.Set("hint", error.hint);
+  if (!error.phase.empty()) target.Set("phase", error.phase);
+  if (!error.output.empty()) target.Set("consoleTail", error.output);
 }
 
 }  // namespace

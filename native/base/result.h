@@ -22,6 +22,8 @@ struct Error {
   std::string path;                     // the file concerned, as the caller or the image named it
   std::optional<std::uint64_t> offset;  // where in that file, in bytes
   std::string hint;                     // what the caller can do about it
+  std::string phase;                    // how far it had come, where that is not plain from the operation
+  std::string output;                   // the last that a program which failed had said
 
   Error(ErrorCode error_code, std::string text) : code(error_code), message(std::move(text)) {}
 

@@ -6,6 +6,7 @@
 #include <array>
 #include <cerrno>
 #include <ctime>
+#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "protocol/packet_socket.h"
@@ -20,6 +21,10 @@ using protocol::Type;
 constexpr std::chrono::seconds kKeeperPatience{10};
 // PID 1 follows a keeper that was killed; it is not waited for longer than this.
 constexpr std::chrono::seconds kOrphanPatience{2};
+// From the end of the grace until a machine that was told to is off: its agent kills, syncs and unmounts.
+constexpr std::chrono::seconds kPowerPatience{3};
+// For walls that nothing runs in any more, and for the news of QEMU's end when its guest's agent is gone.
+constexpr std::chrono::milliseconds kEmptyWalls{1000};
 
 std::int64_t now_ms() {
   timespec now{};
@@ -34,7 +39,9 @@ bool allowed(State from, State to) {
     case State::kStarting:
       return to == State::kRunning || to == State::kFailed;
     case State::kRunning:
-      return to == State::kStopping || to == State::kFailed;
+      return to == State::kPaused || to == State::kStopping || to == State::kFailed;
+    case State::kPaused:
+      return to == State::kRunning || to == State::kStopping || to == State::kFailed;
     case State::kStopping:
       return to == State::kStopped || to == State::kFailed;
     case State::kStopped:
@@ -56,6 +63,8 @@ const char* state_name(State state) {
       return "starting";
     case State::kRunning:
       return "running";
+    case State::kPaused:
+      return "paused";
     case State::kStopping:
       return "stopping";
     case State::kStopped:
@@ -74,11 +83,25 @@ Box::Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::
 
 Box::~Box() { abandon(); }
 
-void Box::change(State state, bool killed, std::optional<Error> error, bool clean) {
+BoxRecord Box::record() const {
+  MutexLock lock(mutex_);
+  return record_;
+}
+
+Status Box::update(const std::function<void(BoxRecord&)>& change) {
+  BoxRecord updated = record();
+  change(updated);
+  TRY(home_->update(updated));
+  MutexLock lock(mutex_);
+  record_ = std::move(updated);
+  return ok_status();
+}
+
+void Box::change(State state, StopReason reason, std::optional<Error> error, bool clean) {
   if (!allowed(state_, state)) std::abort();
   const StateChange told{.state = state,
                          .previous = std::exchange(state_, state),
-                         .killed = killed,
+                         .reason = reason,
                          .error = std::move(error),
                          .clean = clean};
   if (listener_) listener_->changed(told);
@@ -96,17 +119,18 @@ void Box::unlisten() {
 // ---------- start ----------
 Status Box::begin_start() {
   const bool startable = state_ == State::kCreated || state_ == State::kStopped || state_ == State::kFailed;
-  if (!startable || (state_ != State::kCreated && !record_.spec.keep)) return wrong_state("start");
+  if (!startable || (state_ != State::kCreated && !record().spec.keep)) return wrong_state("start");
   change(State::kStarting);
   return ok_status();
 }
 
 Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const CancelToken& cancel,
                                           Clock::time_point deadline) const {
-  if (!held) held = TRY(home_->hold(record_.id));
-  LaunchedBox launched = TRY(engine_->launch(record_, std::move(*held), cancel, deadline));
-  if (record_.spec.keep && launched.first_uid != record_.first_uid) {
-    BoxRecord updated = record_;
+  const BoxRecord record = this->record();
+  if (!held) held = TRY(home_->hold(record.id));
+  LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), cancel, deadline));
+  if (record.spec.keep && launched.first_uid != record.first_uid) {
+    BoxRecord updated = record;
     updated.first_uid = launched.first_uid;
     TRY(home_->update(updated));
   }
@@ -115,18 +139,25 @@ Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const 
 
 Status Box::finish_start(Result<LaunchedBox> launched) {
   const auto fail = [this](Error error) {
-    change(State::kFailed, false, error);
+    change(State::kFailed, StopReason::kRequested, error);
     return error;
   };
   if (!launched.ok()) return fail(std::move(launched).error());
   process_ = std::move(launched->process);
   control_ = std::move(launched->control);
   warnings_ = std::move(launched->warnings);
-  record_.first_uid = launched->first_uid;
+  {
+    MutexLock lock(mutex_);
+    record_.first_uid = launched->first_uid;
+  }
   started_at_ms_ = now_ms();
   session_ = std::make_unique<Session>(*reactor_, std::move(launched->session),
                                        [this](Error why) { session_lost(std::move(why)); });
+  machine_ = std::move(launched->machine);
+  reason_ = StopReason::kRequested;
   Status watched = session_->start();
+  if (watched.ok() && machine_)
+    watched = machine_->attach(*reactor_, [this](Machine::End end) { machine_ended(std::move(end)); });
   if (watched.ok()) watched = reactor_->watch(control_.get(), EPOLLIN, &control_ear_);
   if (watched.ok()) watched = reactor_->watch(process_.get(), EPOLLIN, &process_ear_);
   if (!watched.ok()) {
@@ -142,25 +173,97 @@ Result<std::shared_ptr<Execution>> Box::execute(ExecutionOptions options, std::s
                                                 Execution::Spawned spawned) {
   if (state_ != State::kRunning) return wrong_state("run programs");
   if (why_) return Error(*why_);
+  // Nothing but frames crosses a machine's port.
+  options.framed = options.framed || machine_ != nullptr;
   auto execution = std::make_shared<Execution>(*reactor_, *session_, std::move(options), std::move(listener));
   execution->spawn(std::move(spawned));
   return execution;
 }
 
+// ---------- pause ----------
+void Box::pause(std::uint32_t request) { turn_processors(request, State::kRunning, State::kPaused, "stop", "pause"); }
+void Box::resume(std::uint32_t request) { turn_processors(request, State::kPaused, State::kRunning, "cont", "resume"); }
+
+void Box::turn_processors(std::uint32_t request, State from, State to, const char* command, const char* what) {
+  const auto answer = [self = shared_from_this(), request](Status done) {
+    if (self->listener_) self->listener_->answered(request, std::move(done));
+  };
+  if (state_ != from) return answer(state_ == to ? ok_status() : Status(wrong_state(what)));
+  if (!machine_) {
+    return answer(Error(ErrorCode::kUnsupported, "only a virtual machine can be paused")
+                      .advise("Create the box with isolation: 'vm'."));
+  }
+  machine_->qmp().execute(command, nlohmann::json::object(),
+                          [this, answer, from, to](const Result<nlohmann::json>& done) {
+                            if (!done.ok()) return answer(done.error());
+                            if (state_ == from) {
+                              // A guest that stands still cannot answer.
+                              session_->rest(to == State::kPaused);
+                              change(to);
+                            }
+                            answer(ok_status());
+                          });
+}
+
 // ---------- end ----------
 void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
-  if (state_ != State::kRunning && state_ != State::kStopping) {
+  if (state_ == State::kPaused) {
+    // It can only turn itself off when it runs. Commands to QEMU keep their order.
+    machine_->qmp().execute("cont", nlohmann::json::object(), [](const Result<nlohmann::json>&) {});
+    session_->rest(false);
+  }
+  if (state_ != State::kRunning && state_ != State::kPaused && state_ != State::kStopping) {
     if (request != 0 && listener_)
-      listener_->stopped(request, state_ == State::kStarting ? Result<bool>(wrong_state("stop")) : Result<bool>(false));
+      listener_->stopped(request, state_ == State::kStarting ? Result<StopReason>(wrong_state("stop"))
+                                                             : Result<StopReason>(StopReason::kRequested));
     return;
   }
   if (request != 0) stops_.push_back(request);
   // A box that is lost fails, whoever asks it to stop meanwhile.
-  if (state_ == State::kRunning && !why_) change(State::kStopping);
+  if (state_ != State::kStopping && !why_) change(State::kStopping);
+  if (machine_ && grace.count() > 0) return turn_off(grace);
+  if (machine_) reason_ = StopReason::kKilled;
+  stop_keeper(grace);
+}
+
+void Box::stop_keeper(std::chrono::milliseconds grace) {
   const auto message = protocol::encode(protocol::Stop{.grace_ms = static_cast<std::uint64_t>(grace.count())});
   // A keeper that takes no more has as much said already; its patience below is what counts.
   [[maybe_unused]] const Status sent = protocol::send_frame(control_.get(), {.type = Type::kStop}, message);
   be_patient(grace + kKeeperPatience);
+}
+
+// A machine syncs its disks before it goes; its walls have nothing to hold then.
+void Box::turn_off(std::chrono::milliseconds grace) {
+  const auto message = protocol::encode(protocol::Stop{.grace_ms = static_cast<std::uint64_t>(grace.count())});
+  session_->send(Type::kShutdown, 0, 0, message);
+  const Clock::time_point moment = Clock::now() + grace + kPowerPatience;
+  if (power_ && power_->first <= moment) return;
+  if (power_) reactor_->cancel(*power_);
+  power_ = reactor_->at(moment, [this] {
+    power_.reset();
+    reason_ = StopReason::kKilled;
+    stop_keeper(std::chrono::milliseconds(0));
+  });
+}
+
+void Box::machine_ended(Machine::End end) {
+  reactor_->post([self = shared_from_this(), end = std::move(end)] {
+    Box& box = *self;
+    if (!box.machine_) return;
+    if (box.power_) box.reactor_->cancel(*box.power_);
+    box.power_.reset();
+    const bool expected = box.state_ == State::kStopping;
+    if (!expected && end.guest_shutdown) {
+      box.why_.reset();
+      box.reason_ = StopReason::kGuestShutdown;
+      box.change(State::kStopping);
+    } else if (!expected) {
+      box.why_ = Error(ErrorCode::kBoxLost, end.why);
+      box.why_->output = box.machine_->tail();
+    }
+    if (box.process_.valid()) box.stop_keeper(kEmptyWalls);
+  });
 }
 
 // The agent ended or broke its word. The keeper notices the first by itself, and is told of the second.
@@ -169,10 +272,21 @@ void Box::session_lost(Error why) {
   reactor_->post([self = shared_from_this()] {
     // Its keeper was told already, and this is how a stop goes; to hasten it would call it forced.
     if (self->state_ == State::kStopping && self->process_.valid()) return;
-    if (self->process_.valid())
+    // QEMU's end is the better answer, if it comes.
+    if (self->machine_)
+      self->await_machine();
+    else if (self->process_.valid())
       self->stop(0, std::chrono::milliseconds(0));
     else
       self->end();
+  });
+}
+
+void Box::await_machine() {
+  if (power_) return;
+  power_ = reactor_->at(Clock::now() + kEmptyWalls, [this] {
+    power_.reset();
+    stop(0, std::chrono::milliseconds(0));
   });
 }
 
@@ -202,20 +316,21 @@ void Box::keeper_ended() {
 
 // Nothing of the box runs any more, or nothing of it answers.
 void Box::end() {
-  if (state_ != State::kRunning && state_ != State::kStopping) return;
+  if (state_ != State::kRunning && state_ != State::kPaused && state_ != State::kStopping) return;
   const auto self = shared_from_this();
   const Error why = why_.value_or(Error(ErrorCode::kBoxLost, "the box's first process was killed"));
   const bool orderly = state_ == State::kStopping && ended_ && ended_->asked;
-  const bool killed = !ended_ || ended_->forced;
+  const bool killed = !ended_ || (ended_->forced && !machine_);
+  const StopReason reason = killed ? StopReason::kKilled : reason_;
   const bool clean = ended_ && ended_->leftovers.empty();
   if (session_) session_->finish(why);
   let_go();
   if (orderly)
-    change(State::kStopped, killed, std::nullopt, clean);
+    change(State::kStopped, reason, std::nullopt, clean);
   else
-    change(State::kFailed, false, why);
+    change(State::kFailed, reason, why);
   for (const std::uint32_t request : std::exchange(stops_, {})) {
-    if (listener_) listener_->stopped(request, orderly ? Result<bool>(killed) : Result<bool>(why));
+    if (listener_) listener_->stopped(request, orderly ? Result<StopReason>(reason) : Result<StopReason>(why));
   }
 }
 
@@ -228,11 +343,14 @@ void Box::abandon() {
 void Box::let_go() {
   if (patience_) reactor_->cancel(*patience_);
   patience_.reset();
+  if (power_) reactor_->cancel(*power_);
+  power_.reset();
   if (control_.valid()) reactor_->unwatch(control_.get());
   if (process_.valid()) reactor_->unwatch(process_.get());
   control_.reset();
   process_.reset();
   session_.reset();
+  machine_.reset();
   ended_.reset();
   why_.reset();
 }

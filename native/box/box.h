@@ -15,6 +15,7 @@
 #include <string>
 #include <vector>
 
+#include "base/mutex.h"
 #include "box/engine.h"
 #include "box/execution.h"
 #include "box/reactor.h"
@@ -22,23 +23,29 @@
 
 namespace sluicebox::box {
 
-enum class State : std::uint8_t { kCreated, kStarting, kRunning, kStopping, kStopped, kFailed, kRemoved };
+enum class State : std::uint8_t { kCreated, kStarting, kRunning, kPaused, kStopping, kStopped, kFailed, kRemoved };
 const char* state_name(State state);
+
+// Why a box stopped: asked to; of itself, a machine that turned itself off; or the grace had run out, or none was
+// given.
+enum class StopReason : std::uint8_t { kRequested, kGuestShutdown, kKilled };
 
 struct StateChange {
   State state{};
   State previous{};
-  bool killed = false;         // kStopped: the grace had run out, or none was given
-  std::optional<Error> error;  // kFailed
-  bool clean = false;          // kStopped: the keeper said that nothing is left of what is not kept
+  StopReason reason = StopReason::kRequested;  // kStopped
+  std::optional<Error> error;                  // kFailed
+  bool clean = false;                          // kStopped: the keeper said that nothing is left of what is not kept
 };
 
 class BoxListener {
  public:
   virtual ~BoxListener() = default;
   virtual void changed(const StateChange& change) = 0;
-  // A stop's answer: whether the box had to be killed.
-  virtual void stopped(std::uint32_t request, Result<bool> killed) = 0;
+  // A stop's answer.
+  virtual void stopped(std::uint32_t request, Result<StopReason> reason) = 0;
+  // A pause's, or a resume's.
+  virtual void answered(std::uint32_t request, Status done) = 0;
 };
 
 class Box final : public std::enable_shared_from_this<Box> {
@@ -51,7 +58,9 @@ class Box final : public std::enable_shared_from_this<Box> {
   Box(const Box&) = delete;
   Box& operator=(const Box&) = delete;
 
-  const BoxRecord& record() const { return record_; }
+  BoxRecord record() const EXCLUDES(mutex_);
+  // What a worker changed of it: its disks' bases.
+  Status update(const std::function<void(BoxRecord&)>& change) EXCLUDES(mutex_);
   const Home& home() const { return *home_; }
   // Hears of every change from now on.
   void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
@@ -69,6 +78,11 @@ class Box final : public std::enable_shared_from_this<Box> {
   // kBoxState when the box is not running.
   Result<std::shared_ptr<Execution>> execute(ExecutionOptions options, std::shared_ptr<ExecutionListener> listener,
                                              Execution::Spawned spawned);
+  // A running machine's QEMU; null: there is none.
+  Machine* machine() const { return state_ == State::kRunning && !why_ ? machine_.get() : nullptr; }
+  // The guest's processors stand still, and go on. kUnsupported where there is no machine.
+  void pause(std::uint32_t request);
+  void resume(std::uint32_t request);
   // Answered when nothing of the box runs any more.
   void stop(std::uint32_t request, std::chrono::milliseconds grace);
   // For the end of everything: hangs up, and the keeper kills what is left.
@@ -90,9 +104,15 @@ class Box final : public std::enable_shared_from_this<Box> {
     Box& box_;
     void (Box::*heard_)();
   };
-  void change(State state, bool killed = false, std::optional<Error> error = std::nullopt, bool clean = false);
+  void change(State state, StopReason reason = StopReason::kRequested, std::optional<Error> error = std::nullopt,
+              bool clean = false);
   Error wrong_state(const char* what) const;
   void session_lost(Error why);
+  void stop_keeper(std::chrono::milliseconds grace);
+  void turn_off(std::chrono::milliseconds grace);
+  void machine_ended(Machine::End end);
+  void await_machine();
+  void turn_processors(std::uint32_t request, State from, State to, const char* command, const char* what);
   void hear_keeper();
   void keeper_ended();
   void end();
@@ -102,7 +122,8 @@ class Box final : public std::enable_shared_from_this<Box> {
   const std::shared_ptr<Reactor> reactor_;
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<const Home> home_;
-  BoxRecord record_;
+  mutable Mutex mutex_;
+  BoxRecord record_ GUARDED_BY(mutex_);
   std::shared_ptr<BoxListener> listener_;
   State state_ = State::kCreated;
   std::vector<std::string> warnings_;
@@ -114,8 +135,11 @@ class Box final : public std::enable_shared_from_this<Box> {
   Ear control_ear_{*this, &Box::hear_keeper};
   std::optional<protocol::Ended> ended_;  // the keeper's last word
   std::unique_ptr<Session> session_;
-  std::vector<std::uint32_t> stops_;  // who waits for the end
-  std::optional<Error> why_;          // what broke first
+  std::unique_ptr<Machine> machine_;            // a virtual machine's
+  StopReason reason_ = StopReason::kRequested;  // of a machine: how it came to its end
+  std::optional<Reactor::TimerId> power_;       // until a machine that is turned off must be off
+  std::vector<std::uint32_t> stops_;            // who waits for the end
+  std::optional<Error> why_;                    // what broke first
   std::optional<Reactor::TimerId> patience_;
 };
 

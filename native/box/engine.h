@@ -5,6 +5,8 @@
 
 #include <chrono>
 #include <cstdint>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -12,6 +14,7 @@
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "box/home.h"
+#include "box/machine.h"
 #include "box/record.h"
 #include "protocol/frame_link.h"
 
@@ -19,9 +22,10 @@ namespace sluicebox::box {
 
 // A box whose agent has answered.
 struct LaunchedBox {
-  UniqueFd process;             // the keeper's pidfd
-  UniqueFd control;             // SEQPACKET: kStop to it, kEnded from it; our hang-up ends the box
-  protocol::FrameLink session;  // to the agent, past the hellos
+  UniqueFd process;                  // the keeper's pidfd
+  UniqueFd control;                  // SEQPACKET: kStop to it, kEnded from it; our hang-up ends the box
+  protocol::FrameLink session;       // to the agent, past the hellos
+  std::unique_ptr<Machine> machine;  // a virtual machine's QEMU; null: there is none
   std::uint32_t first_uid = 0;
   std::vector<std::string> warnings;
 };
@@ -29,6 +33,15 @@ struct LaunchedBox {
 class Engine {
  public:
   virtual ~Engine() = default;
+  // What virtual machines are made of on this host; where it is missing, why and what to do.
+  struct Means {
+    std::string qemu;
+    std::string kernel;  // its release
+    std::optional<Error> missing;
+  };
+  virtual Means means() { return {}; }
+  // What a new box needs on disk before it starts: notes it in the record, which is then written. On a worker.
+  virtual Status make_disks(BoxRecord& /*record*/, const std::string& /*directory*/) { return {}; }
   // kBoxStart when the box could not be built, with what was left of it taken away; kUnsupported for a limit that was
   // asked for and cannot be had; kCancelled.
   virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,

@@ -56,6 +56,8 @@ class Home {
   Status recover() const;
 
   const std::string& path() const { return path_; }
+  // Of a box's directory; for people, and for images in it.
+  std::string path_of(const std::string& id) const { return path_ + "/boxes/" + id; }
 
  private:
   Home(std::string path, UniqueFd home, UniqueFd boxes)

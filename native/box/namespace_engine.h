@@ -9,6 +9,7 @@
 #include "base/mutex.h"
 #include "box/engine.h"
 #include "box/keeper_process.h"
+#include "protocol/messages.h"
 
 namespace sluicebox::box {
 
@@ -20,6 +21,11 @@ class NamespaceEngine final : public Engine {
 
   Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
                              std::chrono::steady_clock::time_point deadline) override;
+  // The same from the order itself. `root`: a directory's, where the order says so.
+  Result<LaunchedBox> build_walls(const protocol::Launch& launch, UniqueFd root, Home::Held held,
+                                  const CancelToken& cancel, std::chrono::steady_clock::time_point deadline);
+  // Sealed once, for all boxes.
+  Result<UniqueFd> agent() EXCLUDES(mutex_);
 
   // One keeper with a box that is begun and has no order. It hangs on our socket as every keeper does.
   void prepare() override EXCLUDES(mutex_);
@@ -32,13 +38,11 @@ class NamespaceEngine final : public Engine {
     std::chrono::steady_clock::time_point since;
   };
   // `killed`: set when it failed because the keeper was.
-  Result<LaunchedBox> order(const BoxRecord& record, const Home::Held& held, KeeperProcess keeper,
-                            const CancelToken& cancel, std::chrono::steady_clock::time_point deadline, bool& killed)
-      EXCLUDES(mutex_);
+  Result<LaunchedBox> order(const protocol::Launch& launch, const UniqueFd& root, const Home::Held& held,
+                            KeeperProcess keeper, const CancelToken& cancel,
+                            std::chrono::steady_clock::time_point deadline, bool& killed) EXCLUDES(mutex_);
   Result<KeeperProcess> spare_keeper();
   std::optional<KeeperProcess> take_spare() EXCLUDES(mutex_);
-  // Sealed once, for all boxes.
-  Result<UniqueFd> agent() EXCLUDES(mutex_);
 
   const std::string programs_;
   Mutex mutex_;
@@ -47,5 +51,8 @@ class NamespaceEngine final : public Engine {
   bool preparing_ GUARDED_BY(mutex_) = false;
   bool closed_ GUARDED_BY(mutex_) = false;
 };
+
+// Hangs up and waits until the keeper has taken everything away. True when it was killed.
+bool take_back(KeeperProcess keeper);
 
 }  // namespace sluicebox::box

@@ -22,6 +22,62 @@ LimitSpec limit_from(const json& value) {
   return {.value = value.at("value").get<std::uint64_t>(), .asked = value.at("asked").get<bool>()};
 }
 
+constexpr std::array<const char*, 3> kDiskModes = {"overlay", "direct", "readonly"};
+
+json to_json(const DiskSpec& disk) {
+  json value = {{"path", disk.path}, {"mode", kDiskModes[static_cast<std::size_t>(disk.mode)]}};
+  if (disk.format) value["format"] = *disk.format;
+  return value;
+}
+
+DiskSpec disk_spec_from(const json& value) {
+  DiskSpec disk{.path = value.at("path").get<std::string>(), .format = std::nullopt, .mode = DiskMode::kOverlay};
+  if (value.contains("format")) disk.format = value.at("format").get<std::string>();
+  const auto mode = std::find(kDiskModes.begin(), kDiskModes.end(), value.at("mode").get<std::string>());
+  if (mode != kDiskModes.end()) disk.mode = static_cast<DiskMode>(mode - kDiskModes.begin());
+  return disk;
+}
+
+json to_json(const FileFacts& facts) {
+  return {{"path", facts.path},
+          {"device", facts.device},
+          {"inode", facts.inode},
+          {"size", facts.size},
+          {"mtimeNs", facts.mtime_ns}};
+}
+
+FileFacts facts_from(const json& value) {
+  return {.path = value.at("path").get<std::string>(),
+          .device = value.at("device").get<std::uint64_t>(),
+          .inode = value.at("inode").get<std::uint64_t>(),
+          .size = value.at("size").get<std::uint64_t>(),
+          .mtime_ns = value.at("mtimeNs").get<std::int64_t>()};
+}
+
+json to_json(const DiskRecord& disk) {
+  json bases = json::array();
+  for (const FileFacts& base : disk.bases) bases.push_back(to_json(base));
+  json value = {{"format", disk.format}, {"overlay", disk.overlay}, {"bases", std::move(bases)}};
+  if (disk.next_bases) {
+    value["nextBases"] = json::array();
+    for (const FileFacts& base : *disk.next_bases) value["nextBases"].push_back(to_json(base));
+  }
+  return value;
+}
+
+DiskRecord disk_from(const json& value) {
+  DiskRecord disk{.format = value.at("format").get<std::string>(),
+                  .overlay = value.at("overlay").get<std::string>(),
+                  .bases = {},
+                  .next_bases = std::nullopt};
+  for (const json& base : value.at("bases")) disk.bases.push_back(facts_from(base));
+  if (value.contains("nextBases")) {
+    disk.next_bases.emplace();
+    for (const json& base : value.at("nextBases")) disk.next_bases->push_back(facts_from(base));
+  }
+  return disk;
+}
+
 BoxRecord record_from(const json& value) {
   BoxRecord record;
   record.id = value.at("id").get<std::string>();
@@ -31,6 +87,12 @@ BoxRecord record_from(const json& value) {
   if (value.contains("name")) spec.name = value.at("name").get<std::string>();
   spec.keep = value.at("keep").get<bool>();
   if (value.contains("directory")) spec.directory = value.at("directory").get<std::string>();
+  if (value.contains("machine")) {
+    const json& machine = value.at("machine");
+    spec.machine = true;
+    for (const json& disk : machine.at("disks")) spec.disks.push_back(disk_spec_from(disk));
+    for (const json& disk : machine.at("made")) record.disks.push_back(disk_from(disk));
+  }
   spec.memory_bytes = limit_from(value.at("memoryBytes"));
   spec.vcpus = limit_from(value.at("vcpus"));
   spec.processes = limit_from(value.at("processes"));
@@ -76,6 +138,13 @@ std::string to_json(const BoxRecord& record) {
                 {"config", spec.config}};
   if (spec.name) value["name"] = *spec.name;
   if (spec.directory) value["directory"] = *spec.directory;
+  if (spec.machine) {
+    json disks = json::array();
+    json made = json::array();
+    for (const DiskSpec& disk : spec.disks) disks.push_back(to_json(disk));
+    for (const DiskRecord& disk : record.disks) made.push_back(to_json(disk));
+    value["machine"] = {{"disks", std::move(disks)}, {"made", std::move(made)}};
+  }
   // Paths need not be UTF-8; what is not is replaced rather than thrown over.
   return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

@@ -18,11 +18,40 @@ struct LimitSpec {
   bool asked = false;  // named by the caller: a host that cannot enforce it must refuse
 };
 
+enum class DiskMode : std::uint8_t { kOverlay, kDirect, kReadonly };
+// A disk as the caller named it.
+struct DiskSpec {
+  std::string path;                   // absolute
+  std::optional<std::string> format;  // default: what its header says
+  DiskMode mode = DiskMode::kOverlay;
+};
+
+// What a file was when an overlay was put above it.
+struct FileFacts {
+  std::string path;
+  std::uint64_t device = 0;
+  std::uint64_t inode = 0;
+  std::uint64_t size = 0;
+  std::int64_t mtime_ns = 0;
+  bool operator==(const FileFacts&) const = default;
+};
+
+// A disk as the box has it.
+struct DiskRecord {
+  std::string format;            // of the file named
+  std::string overlay;           // the box's own file, a name in its directory; empty: none
+  std::vector<FileFacts> bases;  // under the overlay, nearest first
+  // While it is moved to others: these. A crash leaves the overlay above either.
+  std::optional<std::vector<FileFacts>> next_bases;
+};
+
 // What a box is made from; it does not change.
 struct BoxSpec {
   std::optional<std::string> name;
   bool keep = false;                     // outlives being stopped
+  bool machine = false;                  // a virtual machine; else namespaces
   std::optional<std::string> directory;  // root file system; default: the host's
+  std::vector<DiskSpec> disks;           // a machine's; the first holds its root file system
   LimitSpec memory_bytes;
   LimitSpec vcpus;
   LimitSpec processes;
@@ -36,6 +65,7 @@ struct BoxRecord {
   std::int64_t created_at_ms = 0;  // of the epoch
   std::uint32_t first_uid = 0;     // under root: where the box's id range began last time
   BoxSpec spec;
+  std::vector<DiskRecord> disks;  // one for each of the spec's, once they are made
 };
 
 // 96 random bits in lower-case hex. kIo when the kernel gives none.

@@ -167,6 +167,14 @@ void Session::watch_health() {
       reactor_.at(std::max(heard_ + kSilence, Clock::now() + std::chrono::seconds(1)), [this] { check_health(); });
 }
 
+void Session::rest(bool resting) {
+  if (health_) reactor_.cancel(*health_);
+  health_.reset();
+  pinged_ = false;
+  heard_ = Clock::now();
+  if (!resting && link_.valid()) watch_health();
+}
+
 void Session::check_health() {
   health_.reset();
   if (Clock::now() - heard_ < kSilence) return watch_health();

@@ -49,6 +49,9 @@ class Session final : public Watcher {
   void close(std::uint32_t number) { channels_.erase(number); }
   std::size_t channels() const { return channels_.size(); }
 
+  // While the agent cannot answer, nobody asks whether it does.
+  void rest(bool resting);
+
   // Reads what the agent said before it ended, then tells every channel that it is gone.
   void finish(const Error& why);
 

@@ -38,13 +38,16 @@ std::uint64_t storage_of(const Launch& launch) {
   return launch.memory_bytes.value != 0 ? launch.memory_bytes.value : kDefaultStorage;
 }
 
+// The layer lies in the box's directory.
+bool keeps_layer(const Launch& launch) { return launch.keep && !launch.temporary_layer; }
+
 std::string above(const std::string& path) {
   const std::size_t cut = path.rfind('/');
   return cut == std::string::npos || cut == 0 ? std::string() : path.substr(0, cut);
 }
 
 Status check_storage(const Launch& launch, std::vector<std::string>& warnings) {
-  if (!launch.keep || launch.storage_bytes == 0) return ok_status();
+  if (!keeps_layer(launch) || launch.storage_bytes == 0) return ok_status();
   if (!launch.storage_asked) {
     warnings.emplace_back("storage limit: a layer that is kept has none on this host's file system");
     return ok_status();
@@ -87,7 +90,7 @@ struct Trees {
 Result<Trees> take_trees(const Order& order, Box& box) {
   Trees trees;
   const bool lower = order.launch.root == Root::kDirectory;
-  if (box.ids.first == 0 || (!lower && !order.launch.keep)) return trees;
+  if (box.ids.first == 0 || (!lower && !keeps_layer(order.launch))) return trees;
   const std::string path = "/proc/" + std::to_string(box.first.pid) + "/ns/user";
   const UniqueFd ids(::open(path.c_str(), O_RDONLY | O_CLOEXEC));
   if (!ids.valid()) return failure(errno, "open the box's user namespace", path);
@@ -97,7 +100,7 @@ Result<Trees> take_trees(const Order& order, Box& box) {
       box.warnings.emplace_back(
           "rootfs: its file system cannot map ids, so what root owns there belongs to nobody in the box");
   }
-  if (order.launch.keep) {
+  if (keeps_layer(order.launch)) {
     trees.taken.push_back(
         TRY(walls::clone_tree(box.directory.get(), "layer", walls::kNoSuidNoDev, walls::Depth::kOne)));
     const Status mapped = walls::map_ids(trees.taken.back().get(), ids.get());
@@ -134,7 +137,7 @@ FirstProcess plan_first_process(const Order& order, const Box& box, const walls:
   FirstProcess first;
   first.agent = order.agent.get();
   first.root.host = launch.root == Root::kHost;
-  first.root.keep = launch.keep;
+  first.root.keep = keeps_layer(launch);
   first.root.storage = storage_of(launch);
   if (ids.first == 0) {
     first.root.lower_place = order.root.get();
@@ -164,7 +167,7 @@ void adopt(Beginning beginning, Box& box, UniqueFd& setup) {
 
 Status begin_for(const Order& order, Box& box, UniqueFd& setup) {
   walls::IdRange ids = TRY(walls::choose_ids(order.launch.first_uid, seed_of(order.launch.id)));
-  if (order.launch.keep) TRY(make_kept_layer(box.directory));
+  if (keeps_layer(order.launch)) TRY(make_kept_layer(box.directory));
   FirstProcess plan = plan_first_process(order, box, ids);
   Beginning begun = TRY(begin(std::move(plan), std::move(ids)));
   adopt(std::move(begun), box, setup);

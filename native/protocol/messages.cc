@@ -271,6 +271,7 @@ Encoded encode(const Launch& launch) {
   writer.text(launch.hostname);
   writer.u8(static_cast<std::uint8_t>(launch.root));
   writer.flag(launch.keep);
+  writer.flag(launch.temporary_layer);
   writer.u64(launch.storage_bytes);
   writer.flag(launch.storage_asked);
   put(writer, launch.memory_bytes);
@@ -287,6 +288,7 @@ Result<Launch> decode_launch(Bytes bytes) {
   launch.hostname = reader.text();
   launch.root = enumerator(reader, Root::kHost, Root::kDirectory, valid);
   launch.keep = reader.flag();
+  launch.temporary_layer = reader.flag();
   launch.storage_bytes = reader.u64();
   launch.storage_asked = reader.flag();
   launch.memory_bytes = limit_of(reader);

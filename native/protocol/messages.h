@@ -200,6 +200,7 @@ struct Launch {
   std::string hostname;
   Root root = Root::kHost;
   bool keep = false;  // the layer lies in the box's directory and outlives this launch; else it and the directory go
+  bool temporary_layer = false;  // the layer goes even where the directory stays
   std::uint64_t storage_bytes = 0;
   bool storage_asked = false;
   Limit memory_bytes;

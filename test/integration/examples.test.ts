@@ -39,6 +39,15 @@ test.each([
       /^stubborn: SIGKILL, forced: true, killed again: false$/m,
     ],
   ],
+  ['vm-disk', [/^Linux \d+\.\d+.* x86_64/m, /^kept: written in a machine$/m, /^the base is as it was: true$/m]],
+  [
+    'rebase-running-box',
+    [
+      /^moved from debian-12\.0\.raw to debian-12\.1\.raw under a writer$/m,
+      /^stood still for less than a second: true$/m,
+      /^wrong reads: 0$/m,
+    ],
+  ],
 ] as const)('the %s example prints what it proves', async (name, lines) => {
   const { code, stdout, stderr } = await example(name)
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
@@ -51,7 +60,7 @@ test('the tour finds everything in order', async ({ skip }) => {
   const { code, stdout, stderr } = await example('tour')
   expect({ code, stderr }).toEqual({ code: 0, stderr: '' })
   expect(stdout).not.toContain('WRONG')
-  expect(stdout.match(/ {2}ok: /g)?.length).toBeGreaterThanOrEqual(18)
+  expect(stdout.match(/ {2}ok: /g)?.length).toBeGreaterThanOrEqual(24)
   expect(stdout).toMatch(/huge\.qcow2: IMAGE_/)
   expect(stdout).toMatch(/spy\.qcow2: PERMISSION/)
 })

@@ -4,9 +4,10 @@ import { onTestFinished } from 'vitest'
 import type { Box, BoxCreateOptions, Execution, ExitInfo, RuntimeOptions } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
 import { makeFolder } from './folder.js'
+import { asMachine, sharedMachine } from './machine.js'
 
-/** Streams passed as descriptors, and framed as a VM's are. */
-export const transports = ['passed', 'framed'] as const
+/** Streams passed as descriptors, framed, and framed out of a virtual machine. */
+export const transports = ['passed', 'framed', 'machine'] as const
 export type Transport = (typeof transports)[number]
 
 /** Closed when the test ends, and its home removed after that. */
@@ -15,7 +16,9 @@ export function runtimeOver(transport: Transport, options: RuntimeOptions = {}):
   const before = process.env.SLUICEBOX_TRANSPORT
   process.env.SLUICEBOX_TRANSPORT = transport
   try {
-    const runtime = new Runtime({ home, ...options })
+    const isolation = transport === 'machine' ? 'vm' : 'namespace'
+    const runtime = new Runtime({ home, isolation, ...options })
+    if (transport === 'machine') giveRoot(runtime)
     onTestFinished(() => runtime.close({ timeoutMs: 2000 }))
     return runtime
   } finally {
@@ -24,8 +27,15 @@ export function runtimeOver(transport: Transport, options: RuntimeOptions = {}):
   }
 }
 
-export const boxOver = (transport: Transport, options: BoxCreateOptions = {}): Promise<Box> =>
-  runtimeOver(transport).create(options)
+/** A machine is shared by all tests of a file that want no box of a kind of its own. */
+export const boxOver = (transport: Transport, options?: BoxCreateOptions): Promise<Box> =>
+  transport === 'machine' && options === undefined ? sharedMachine() : runtimeOver(transport).create(options ?? {})
+
+/** So that the table's tests need not know what their boxes start from. */
+function giveRoot(runtime: Runtime): void {
+  const create = runtime.create.bind(runtime)
+  runtime.create = (options) => create(asMachine(options))
+}
 
 const DEADLINE_MS = 20_000
 
@@ -53,6 +63,8 @@ export async function eventually<T>(
   for (;;) {
     const answer = await ask()
     if (holds(answer)) return answer
+    // An answer that was at hand has let nothing else happen.
+    await new Promise((resolve) => setImmediate(resolve))
     if (performance.now() > deadline)
       throw new Error(`waited ${deadlineMs} ms in vain for ${what}; last: ${inspect(answer)}`)
   }

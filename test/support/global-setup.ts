@@ -4,11 +4,14 @@ import { readdirSync, statSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
+import { makeMachineRoot } from './machine-root.js'
 
 export default async function setup(): Promise<() => Promise<void>> {
   compileIfOld()
   const before = new Set(await ours())
+  const machines = await makeMachineRoot()
   return async () => {
+    machines.remove()
     const left = (await ours()).filter((name) => !before.has(name))
     if (left.length > 0) throw new Error(`the tests left these in ${tmpdir()}: ${left.join(', ')}`)
   }

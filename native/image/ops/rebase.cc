@@ -62,10 +62,12 @@ struct Chains {
   std::vector<Layer> before, after;
 };
 
-Result<Chains> open_chains(const Layer& overlay, const Reference& wanted, OperationContext& context) {
+Result<Chains> open_chains(const Layer& overlay, const Reference& wanted, const std::vector<FileIdentity>& known,
+                           OperationContext& context) {
   Chains chains;
-  chains.after = TRY(open_backing_chain({.overlay = &overlay, .backing = wanted, .named_by_caller = true}, context));
-  OpenBacking before{.overlay = &overlay, .backing = overlay.block->backing()};
+  chains.after = TRY(open_backing_chain(
+      {.overlay = &overlay, .backing = wanted, .named_by_caller = true, .also_named = known}, context));
+  OpenBacking before{.overlay = &overlay, .backing = overlay.block->backing(), .also_named = known};
   if (!chains.after.empty()) before.also_named.push_back(chains.after.front().identity);
   Result<std::vector<Layer>> opened = open_backing_chain(before, context);
   if (!opened.ok()) {
@@ -173,7 +175,7 @@ Status publish(Block& overlay, const Reference& wanted, const FillCounts& counts
 
 Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
-  Reference wanted = TRY(wanted_reference(options));
+  const Reference wanted = TRY(wanted_reference(options));
   if (options.unsafe && wanted && !wanted->format) {
     return Error(ErrorCode::kInvalidArgument,
                  "backingFormat is required in unsafe mode, which does not open the backing")
@@ -182,6 +184,12 @@ Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& 
   }
   const Access access = options.dry_run ? Access::kRead : Access::kWrite;
   const Layer overlay = TRY(open_layer(path, options.format, access, context));
+  return rebase_overlay(overlay, options, context);
+}
+
+Result<RebaseResult> rebase_overlay(const Layer& overlay, const RebaseOptions& options, OperationContext& context,
+                                    const ChainChosen& chosen) {
+  Reference wanted = TRY(wanted_reference(options));
   Block& block = *overlay.block;
   TRY(require_rebasable(overlay, options.unsafe));
   TRY(block.may_be_written(options.unsafe ? Writing::kBacking : Writing::kBytes));
@@ -193,9 +201,10 @@ Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& 
     NoProgress silent;
     if (!options.dry_run) TRY(block.prepare_to_write(Writing::kBacking, silent, context.cancel));
   } else {
-    const Chains chains = TRY(open_chains(overlay, wanted, context));
+    const Chains chains = TRY(open_chains(overlay, wanted, options.known, context));
     if (wanted) wanted->format = format_name(chains.after.front().block->format());
     TRY(block.can_set_backing(wanted));
+    if (chosen) TRY(chosen(chains.after));
     Result<FillCounts> filled = fill_overlay(block, chains, !options.dry_run, context);
     // Space that nothing refers to would stay in the file for good.
     if (!filled.ok()) block.abandon();

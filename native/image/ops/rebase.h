@@ -4,10 +4,13 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
+#include "image/chain.h"
 #include "image/disk_format.h"
 #include "image/ops/context.h"
 
@@ -19,6 +22,7 @@ struct RebaseOptions {
   std::optional<DiskFormat> format = std::nullopt;  // the overlay's
   bool unsafe = false;
   bool dry_run = false;
+  std::vector<FileIdentity> known = {};  // what either chain may consist of, wherever it lies
 };
 
 struct RebaseResult {
@@ -32,5 +36,11 @@ struct RebaseResult {
 
 // Phases reported: "plan", "compare", "copy", "header".
 Result<RebaseResult> rebase_image(const std::string& path, const RebaseOptions& options, OperationContext& context);
+
+// The same for an overlay that is open already, a running machine's too: its block is what reaches it. `chosen`, if
+// there is one, hears of the new chain before anything is written: what it was compared with is what is to be opened.
+using ChainChosen = std::function<Status(const std::vector<Layer>& chain)>;
+Result<RebaseResult> rebase_overlay(const Layer& overlay, const RebaseOptions& options, OperationContext& context,
+                                    const ChainChosen& chosen = nullptr);
 
 }  // namespace sluicebox::image

@@ -91,6 +91,7 @@ inline std::vector<Sample> samples() {
                      .hostname = "box",
                      .root = Root::kDirectory,
                      .keep = true,
+                     .temporary_layer = true,
                      .storage_bytes = 9,
                      .storage_asked = true,
                      .memory_bytes = limit,

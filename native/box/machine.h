@@ -1,0 +1,73 @@
+// machine.h: a virtual machine's QEMU as its box has it, beside the guest's agent: the process, its QMP, its console.
+// Knows: the session of the namespaces that QEMU runs in, QMP. Does not know: boxes' states.
+// Threads: made on a worker; from attach() on the reactor's.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "box/console.h"
+#include "box/qmp.h"
+#include "box/session.h"
+
+namespace sluicebox::box {
+
+// What a launch gives, all descriptors not blocking.
+struct MachineParts {
+  protocol::FrameLink walls;  // to the agent of the namespaces, past its hello; QEMU is its execution kQemuChannel
+  UniqueFd qmp;
+  Console console;
+  Console messages;  // QEMU's own, on its stderr
+};
+inline constexpr std::uint32_t kQemuChannel = 1;
+
+class Machine {
+ public:
+  explicit Machine(MachineParts parts);
+  ~Machine();
+  Machine(const Machine&) = delete;
+  Machine& operator=(const Machine&) = delete;
+
+  struct End {
+    bool guest_shutdown = false;  // the guest turned itself off, orderly
+    std::string why;              // else, for people
+  };
+  // `ended` is called once, unless this is destroyed before; this may be destroyed in it.
+  Status attach(Reactor& reactor, std::function<void(End)> ended);
+
+  Qmp& qmp() { return *qmp_; }
+  // Of a disk's chain: each that it is moved to has block nodes of its own. 1 is the first that it is moved to.
+  unsigned next_generation(std::size_t disk) { return ++generations_[disk]; }
+  // The last that the guest said, and QEMU.
+  std::string tail() const;
+
+ private:
+  class Process;
+  class Drain final : public Watcher {
+   public:
+    Drain(Machine& machine, Console& console) : machine_(machine), console_(console) {}
+    void ready(std::uint32_t events) override { machine_.drain(console_, events); }
+
+   private:
+    Machine& machine_;
+    Console& console_;
+  };
+  void drain(Console& console, std::uint32_t events);
+  void heard(const std::string& event, const nlohmann::json& data);
+  void ended(const std::string& how);
+
+  MachineParts parts_;
+  Reactor* reactor_ = nullptr;
+  std::function<void(End)> ended_;
+  std::unique_ptr<Session> walls_;
+  std::unique_ptr<Qmp> qmp_;
+  Drain console_drain_{*this, parts_.console};
+  Drain messages_drain_{*this, parts_.messages};
+  std::map<std::size_t, unsigned> generations_;
+  std::optional<std::string> shutdown_;  // QEMU's reason
+};
+
+}  // namespace sluicebox::box

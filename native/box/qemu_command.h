@@ -1,0 +1,44 @@
+// qemu_command.h: the command line of one virtual machine.
+// Knows: QEMU's options. Does not know: processes, paths: every file is a descriptor.
+// Threads: values only.
+//
+// Nothing that a caller named gets into it, so no comma, equals sign or brace of theirs can change an option.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "image/disk_format.h"
+
+namespace sluicebox::box {
+
+struct QemuLayer {
+  image::DiskFormat format{};
+  int fd = -1;
+};
+struct QemuDisk {
+  bool writable = true;
+  std::vector<QemuLayer> layers;  // nearest first
+};
+struct QemuPlan {
+  std::uint64_t memory_bytes = 0;
+  unsigned vcpus = 1;
+  // Numbers as QEMU will have them.
+  int kernel = -1;
+  int initrd = -1;
+  int agent = -1;
+  int qmp = -1;
+  int console = -1;
+  std::vector<QemuDisk> disks;
+};
+
+// Of the disk, as the guest sees it in /sys/block/*/serial.
+std::string disk_serial(std::size_t disk);
+// The root of the first layer's block nodes, by which QMP speaks of the disk.
+std::string disk_node(std::size_t disk);
+
+// The program's name first.
+std::vector<std::string> qemu_command(const QemuPlan& plan);
+
+}  // namespace sluicebox::box

@@ -1,0 +1,269 @@
+#include "box/qemu_engine.h"
+
+#include <fcntl.h>
+#include <sys/random.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <array>
+#include <cerrno>
+#include <ctime>
+#include <utility>
+
+#include "box/conversation.h"
+#include "box/disks.h"
+#include "box/initrd.h"
+#include "box/kernel.h"
+#include "box/qemu_command.h"
+#include "protocol/messages.h"
+
+namespace sluicebox::box {
+
+namespace {
+
+using protocol::Type;
+using Deadline = std::chrono::steady_clock::time_point;
+
+// QEMU's own memory beside the guest's, and its threads beside the guest's processors.
+constexpr std::uint64_t kQemuMemory = std::uint64_t{192} << 20;
+constexpr std::uint64_t kQemuProcesses = 96;
+constexpr std::uint64_t kQemuStorage = std::uint64_t{16} << 20;
+// A user of the namespaces' own range.
+constexpr std::uint32_t kQemuUser = 1000;
+constexpr const char* kQemu = "/usr/bin/qemu-system-x86_64";
+constexpr std::size_t kEntropy = 64;
+
+// Both ends close on exec and do not block.
+Result<std::pair<UniqueFd, UniqueFd>> stream_pair() {
+  int ends[2];
+  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
+    return os_error(errno, "cannot make a socket pair");
+  return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
+}
+
+Result<UniqueFd> copy_of(const UniqueFd& fd) {
+  UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
+  if (!copy.valid()) return os_error(errno, "cannot double a descriptor");
+  return copy;
+}
+
+protocol::Launch walls_of(const BoxRecord& record) {
+  const BoxSpec& spec = record.spec;
+  protocol::Launch launch;
+  launch.id = record.id;
+  launch.hostname = "qemu";
+  launch.keep = spec.keep;
+  launch.temporary_layer = true;
+  launch.storage_bytes = kQemuStorage;
+  launch.memory_bytes = {.value = spec.memory_bytes.value + kQemuMemory, .asked = false};
+  launch.processes = {.value = kQemuProcesses + spec.vcpus.value, .asked = false};
+  launch.first_uid = record.first_uid;
+  return launch;
+}
+
+Result<protocol::Machine> machine_of(const BoxRecord& record) {
+  protocol::Machine machine;
+  machine.hostname = record.id.substr(0, 12);
+  machine.machine_id = record.id + std::string(32 - record.id.size(), '0');
+  machine.entropy.resize(kEntropy);
+  if (::getrandom(machine.entropy.data(), kEntropy, 0) != static_cast<ssize_t>(kEntropy))
+    return os_error(errno, "cannot get random bytes");
+  machine.root_serial = disk_serial(0);
+  machine.root_readonly = record.spec.disks[0].mode == DiskMode::kReadonly;
+  machine.layer_bytes = machine.root_readonly ? record.spec.memory_bytes.value / 2 : 0;
+  machine.processes = record.spec.processes.value;
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  machine.realtime_ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+  return machine;
+}
+
+// QEMU's descriptors by their numbers there, which begin after stdio's.
+class Passed {
+ public:
+  int add(int fd) {
+    descriptors_.push_back(fd);
+    return static_cast<int>(descriptors_.size()) + 2;
+  }
+  // With what stdio needs ahead of them.
+  std::vector<int> with_output(int output) const {
+    std::vector<int> all = {output};
+    all.insert(all.end(), descriptors_.begin(), descriptors_.end());
+    return all;
+  }
+  std::uint32_t count() const { return static_cast<std::uint32_t>(descriptors_.size()); }
+
+ private:
+  std::vector<int> descriptors_;
+};
+
+// One boot: QEMU in its walls, and the guest's agent.
+class Boot {
+ public:
+  Boot(const BoxRecord& record, LaunchedBox& walls, const CancelToken& cancel, Deadline deadline)
+      : record_(record), walls_(walls), cancel_(cancel), deadline_(deadline) {}
+
+  Status start_qemu(int kernel, int initrd, const std::vector<OpenDisk>& disks) {
+    auto [agent, their_agent] = TRY(stream_pair());
+    auto [qmp, their_qmp] = TRY(stream_pair());
+    auto [console, their_console] = TRY(stream_pair());
+    auto [messages, their_messages] = TRY(stream_pair());
+    // Only our end is not to wait: what QEMU says while it starts is written at once.
+    ::fcntl(their_messages.get(), F_SETFL, 0);
+    Passed passed;
+    QemuPlan plan{.memory_bytes = record_.spec.memory_bytes.value,
+                  .vcpus = static_cast<unsigned>(record_.spec.vcpus.value),
+                  .kernel = passed.add(kernel),
+                  .initrd = passed.add(initrd),
+                  .agent = passed.add(their_agent.get()),
+                  .qmp = passed.add(their_qmp.get()),
+                  .console = passed.add(their_console.get()),
+                  .disks = {}};
+    for (const OpenDisk& disk : disks) {
+      QemuDisk& planned = plan.disks.emplace_back(QemuDisk{.writable = disk.writable, .layers = {}});
+      for (const OpenLayer& layer : disk.layers)
+        planned.layers.push_back({.format = layer.format, .fd = passed.add(layer.file.get())});
+    }
+    protocol::Spawn spawn;
+    spawn.argv = qemu_command(plan);
+    spawn.cwd = "/";
+    if (walls_.first_uid != 0)
+      spawn.user = {.kind = protocol::User::Kind::kIds, .name = {}, .uid = kQemuUser, .gid = kQemuUser};
+    spawn.out = protocol::Stdio::kPassed;
+    spawn.err = protocol::Stdio::kStdout;
+    spawn.extra = passed.count();
+    parts_.emplace(MachineParts{.walls = {},
+                                .qmp = std::move(qmp),
+                                .console = Console(std::move(console)),
+                                .messages = Console(std::move(messages))});
+    agent_ = protocol::FrameLink(std::move(agent), protocol::FrameLink::Kind::kStream);
+    Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
+    TRY(walls.send({.type = Type::kSpawn, .channel = kQemuChannel, .request = 1}, protocol::encode(spawn),
+                   passed.with_output(their_messages.get())));
+    const protocol::Message answer = TRY(walls.next());
+    if (answer.header.type == Type::kSpawned) return ok_status();
+    if (answer.header.type != Type::kSpawnFailed) return Error(ErrorCode::kInternal, "QEMU's spawn was answered oddly");
+    const protocol::SpawnFailed failed = TRY(protocol::decode_spawn_failed(answer.payload));
+    Error error = os_error(static_cast<int>(failed.os_error), "cannot start QEMU", kQemu);
+    error.code = ErrorCode::kBoxStart;
+    return error;
+  }
+
+  // All is said ahead: the guest reads it when it comes up.
+  Status meet_guest() {
+    const protocol::Machine machine = TRY(machine_of(record_));
+    Conversation guest(agent_, "the guest's agent", cancel_, deadline_);
+    guest.meanwhile(walls_.session.get(), [this] { return hear_walls(); });
+    TRY(greet_agent(guest));
+    TRY(guest.send({.type = Type::kMachine, .request = 1}, protocol::encode(machine)));
+    for (Console* console : {&parts_->console, &parts_->messages}) {
+      guest.meanwhile(console->get(), [console] {
+        console->read();
+        return ok_status();
+      });
+    }
+    phase_ = "boot";
+    TRY(hear_greeting(guest));
+    phase_ = "agent";
+    const protocol::Message answer = TRY(guest.next());
+    if (answer.header.type == Type::kMachineReady) return ok_status();
+    if (answer.header.type != Type::kMachineFailed)
+      return Error(ErrorCode::kBoxStart, "the guest's agent answered oddly");
+    const protocol::MachineFailed failed = TRY(protocol::decode_machine_failed(answer.payload));
+    Error error = os_error(static_cast<int>(failed.os_error), "the guest cannot " + failed.step);
+    error.code = ErrorCode::kBoxStart;
+    return error;
+  }
+
+  // What the failure of a boot has to say beside itself.
+  Error explain(Error why) {
+    if (why.code == ErrorCode::kClosed) why = Error(ErrorCode::kBoxStart, "the box did not start: QEMU ended");
+    if (why.code != ErrorCode::kBoxStart) return why;
+    why.phase = phase_;
+    if (!parts_) return why;
+    for (Console* console : {&parts_->console, &parts_->messages}) {
+      if (console->valid()) console->read();
+      why.output += console->tail();
+    }
+    return why;
+  }
+
+  void finish(LaunchedBox& box) {
+    parts_->walls = std::exchange(box.session, std::move(agent_));
+    box.machine = std::make_unique<Machine>(std::move(*parts_));
+  }
+
+ private:
+  // QEMU's end, or that of the walls, is the only thing that is said there.
+  Status hear_walls() {
+    std::array<std::byte, protocol::kMaxPayload> buffer{};
+    const auto frame = walls_.session.receive(buffer);
+    if (!frame.ok() && frame.error().os_error == EAGAIN) return ok_status();
+    return Error(ErrorCode::kBoxStart, "the box did not start: QEMU ended");
+  }
+
+  const BoxRecord& record_;
+  LaunchedBox& walls_;
+  const CancelToken& cancel_;
+  const Deadline deadline_;
+  const char* phase_ = "prepare";
+  std::optional<MachineParts> parts_;
+  protocol::FrameLink agent_;
+};
+
+}  // namespace
+
+Engine::Means QemuEngine::means() {
+  Means means;
+  if (::access(kQemu, X_OK) == 0)
+    means.qemu = kQemu;
+  else
+    means.missing = Error(ErrorCode::kUnsupported, "a virtual machine needs QEMU, which is not installed")
+                        .on(kQemu)
+                        .advise("Install it: apt-get install qemu-system-x86");
+  auto kernel = find_kernel(programs_);
+  if (kernel.ok())
+    means.kernel = kernel.value().release;
+  else if (!means.missing)
+    means.missing = std::move(kernel).error();
+  return means;
+}
+
+Status QemuEngine::make_disks(BoxRecord& record, const std::string& directory) {
+  if (auto missing = means().missing) return *std::move(missing);
+  TRY(boot_files());
+  record.disks = TRY(box::make_disks(record.spec, directory, *policy_));
+  return ok_status();
+}
+
+Result<QemuEngine::BootFiles> QemuEngine::boot_files() {
+  MutexLock lock(mutex_);
+  if (!files_.kernel.valid()) {
+    const GuestKernel kernel = TRY(find_kernel(programs_));
+    const UniqueFd agent = TRY(walls_->agent());
+    UniqueFd initrd = TRY(build_initrd(kernel, agent.get()));
+    files_ = {.kernel = TRY(unpack_kernel(kernel)), .initrd = std::move(initrd)};
+  }
+  return BootFiles{.kernel = TRY(copy_of(files_.kernel)), .initrd = TRY(copy_of(files_.initrd))};
+}
+
+Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
+                                       Deadline deadline) {
+  const BootFiles files = TRY(boot_files());
+  const std::string directory = TRY(path_of_fd(held.directory.get()));
+  const std::vector<OpenDisk> disks = TRY(open_disks(record, directory, *policy_));
+  LaunchedBox box = TRY(walls_->build_walls(walls_of(record), UniqueFd(), std::move(held), cancel, deadline));
+  Boot boot(record, box, cancel, deadline);
+  Status done = boot.start_qemu(files.kernel.get(), files.initrd.get(), disks);
+  if (done.ok()) done = boot.meet_guest();
+  if (!done.ok()) {
+    Error why = boot.explain(std::move(done).error());
+    box.session.reset();
+    take_back({.process = std::move(box.process), .control = std::move(box.control)});
+    return why;
+  }
+  boot.finish(box);
+  return box;
+}
+
+}  // namespace sluicebox::box

@@ -1,0 +1,42 @@
+// qemu_engine.h: boxes that are virtual machines: QEMU as the one program of namespaces, our agent as the guest's init.
+// Knows: the namespace engine, disks, QEMU's command line. Does not know: what the guest runs.
+// Threads: any.
+#pragma once
+
+#include <memory>
+#include <string>
+
+#include "base/mutex.h"
+#include "base/path_policy.h"
+#include "box/engine.h"
+#include "box/namespace_engine.h"
+
+namespace sluicebox::box {
+
+class QemuEngine final : public Engine {
+ public:
+  // `programs`: the directory of the agent and the keeper.
+  QemuEngine(std::string programs, std::shared_ptr<NamespaceEngine> walls, std::shared_ptr<const PathPolicy> policy)
+      : programs_(std::move(programs)), walls_(std::move(walls)), policy_(std::move(policy)) {}
+
+  Means means() override;
+  Status make_disks(BoxRecord& record, const std::string& directory) override;
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
+                             std::chrono::steady_clock::time_point deadline) override;
+
+ private:
+  // What every machine boots from; made once.
+  struct BootFiles {
+    UniqueFd kernel;
+    UniqueFd initrd;
+  };
+  Result<BootFiles> boot_files() EXCLUDES(mutex_);
+
+  const std::string programs_;
+  const std::shared_ptr<NamespaceEngine> walls_;
+  const std::shared_ptr<const PathPolicy> policy_;
+  Mutex mutex_;
+  BootFiles files_ GUARDED_BY(mutex_);
+};
+
+}  // namespace sluicebox::box

@@ -1,0 +1,227 @@
+#include "box/rebase_box.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <unistd.h>
+
+#include <future>
+#include <nlohmann/json.hpp>
+#include <utility>
+
+#include "base/progress.h"
+#include "box/disks.h"
+#include "box/live_overlay.h"
+#include "box/qemu_command.h"
+#include "image/open_file.h"
+#include "image/ops/create.h"
+#include "image/ops/info.h"
+
+namespace sluicebox::box {
+
+namespace {
+
+using nlohmann::json;
+
+// QEMU answers within milliseconds; one that does not is stuck, and its box is about to be found lost.
+constexpr std::chrono::seconds kPatience{30};
+
+// Runs on the reactor's thread; its answer comes back here.
+template <typename T>
+Result<T> ask(Reactor& reactor, const std::function<void(std::function<void(Result<T>)>)>& question) {
+  const auto promise = std::make_shared<std::promise<Result<T>>>();
+  auto future = promise->get_future();
+  const bool posted = reactor.post(
+      [promise, question] { question([promise](Result<T> answer) { promise->set_value(std::move(answer)); }); });
+  if (!posted) return Error(ErrorCode::kClosed, "the runtime is closed");
+  if (future.wait_for(kPatience) != std::future_status::ready)
+    return Error(ErrorCode::kBoxLost, "the box's QEMU does not answer");
+  return future.get();
+}
+
+QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor) {
+  return [box, &reactor](const std::string& command, const json& arguments, std::vector<UniqueFd> passed) {
+    const auto descriptors = std::make_shared<std::vector<UniqueFd>>(std::move(passed));
+    return ask<json>(reactor, [box, command, arguments, descriptors](std::function<void(Result<json>)> answer) {
+      Machine* machine = box->machine();
+      if (machine == nullptr) return answer(Error(ErrorCode::kBoxLost, "the box ended meanwhile"));
+      machine->qmp().execute(command, arguments, std::move(answer), std::move(*descriptors));
+    });
+  };
+}
+
+struct Moment {
+  State state{};
+  unsigned generation = 0;  // of the disk's chain
+};
+
+Result<Moment> look_at(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk) {
+  return ask<Moment>(reactor, [box, disk](const std::function<void(Result<Moment>)>& answer) {
+    Machine* machine = box->machine();
+    answer(Moment{.state = box->state(), .generation = machine != nullptr ? machine->next_generation(disk) : 0});
+  });
+}
+
+// Notes what the overlay may lie above from here on, whatever happens.
+image::ChainChosen note_chain(const std::shared_ptr<Box>& box, std::size_t disk, LiveOverlay* live) {
+  return [box, disk, live](const std::vector<image::Layer>& chain) -> Status {
+    if (live != nullptr) TRY(live->choose(chain));
+    std::vector<FileFacts> facts = TRY(chain_facts(chain));
+    return box->update([&](BoxRecord& record) { record.disks[disk].next_bases = std::move(facts); });
+  };
+}
+
+Status settle_chain(const std::shared_ptr<Box>& box, std::size_t disk, bool moved) {
+  return box->update([&](BoxRecord& record) {
+    DiskRecord& made = record.disks[disk];
+    if (moved && made.next_bases) made.bases = std::move(*made.next_bases);
+    made.next_bases.reset();
+  });
+}
+
+std::vector<image::FileIdentity> known_bases(const DiskRecord& disk) {
+  std::vector<image::FileIdentity> known;
+  for (const auto& list : {disk.bases, disk.next_bases.value_or(std::vector<FileFacts>())}) {
+    for (const FileFacts& base : list) known.push_back({.device = base.device, .inode = base.inode});
+  }
+  return known;
+}
+
+constexpr const char* kStepPrefix = "step";
+
+// QEMU records the overlay's own format as that of any base that it is moved to, so the base must be a qcow2 image: a
+// raw one gets an empty one above it, in the box's directory.
+// Source: QEMU 7.2, blockdev.c, qmp_change_backing_file().
+struct Target {
+  image::RebaseOptions options;
+  std::optional<std::string> step;  // the name of that image
+  std::string named;                // the base as it was asked for
+  image::DiskFormat format{};
+};
+
+Result<Target> plan_target(const std::shared_ptr<Box>& box, const image::RebaseOptions& options, std::uint64_t size,
+                           image::OperationContext& context) {
+  Target target{.options = options, .step = std::nullopt, .named = options.backing.value_or(""), .format = {}};
+  if (target.named.empty()) return target;
+  std::string base;
+  {
+    const image::Layer layer =
+        TRY(image::open_layer(target.named, options.backing_format, image::Access::kRead, context));
+    target.format = layer.block->format();
+    base = layer.resolved_path;
+    target.options.known.push_back(layer.identity);
+  }
+  if (target.format != image::DiskFormat::kRaw || options.dry_run) return target;
+  const std::string id = TRY(new_box_id());
+  target.step = kStepPrefix + id + ".qcow2";
+  const std::string path = box->home().path_of(box->record().id) + "/" + *target.step;
+  NoProgress silent;
+  CancelToken cancel;  // of its own: it is a step of something larger
+  image::OperationContext creation{.policy = context.policy, .cancel = cancel, .progress = silent};
+  const image::CreateOptions create{.size = size,
+                                    .backing = image::BackingOption{.path = base, .format = image::DiskFormat::kRaw},
+                                    .format = image::Qcow2Create{}};
+  TRY(image::create_image(path, create, creation));
+  target.options.backing = path;
+  target.options.backing_format = image::DiskFormat::kQcow2;
+  return target;
+}
+
+// The images in between that no disk of the box lies above any more.
+void drop_unused_steps(const std::shared_ptr<Box>& box, int directory) {
+  const BoxRecord record = box->record();
+  const auto used = [&](const std::string& name) {
+    for (const DiskRecord& disk : record.disks) {
+      for (const auto& list : {disk.bases, disk.next_bases.value_or(std::vector<FileFacts>())}) {
+        for (const FileFacts& base : list)
+          if (image::last_part(base.path) == name) return true;
+      }
+    }
+    return false;
+  };
+  const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (copy < 0) return;
+  const std::unique_ptr<DIR, int (*)(DIR*)> list(::fdopendir(copy), ::closedir);
+  while (const dirent* each = ::readdir(list.get())) {
+    const std::string name = each->d_name;
+    if (name.rfind(kStepPrefix, 0) == 0 && !used(name)) ::unlinkat(directory, each->d_name, 0);
+  }
+}
+
+Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
+                                  unsigned generation, const std::string& path, const image::RebaseOptions& options,
+                                  image::OperationContext& context) {
+  const UniqueFd directory = TRY(box->home().directory(box->record().id));
+  const image::ImageInfo info =
+      TRY(image::image_info(path, {.format = image::DiskFormat::kQcow2, .shared = true}, context));
+  std::optional<image::BackingReference> backing;
+  if (info.backing) backing = image::BackingReference{.path = info.backing->path, .format = info.backing->format};
+  const std::string node = disk_node(disk);
+  const auto older = generation > 1 ? node + "-" + std::to_string(generation - 1) + "-0" : std::string();
+  auto overlay = std::make_unique<LiveOverlay>(
+      calls_to(box, reactor),
+      LiveOverlay::Place{.node = node, .generation = generation, .old_chain = older, .directory = directory.get()},
+      info.virtual_bytes, info.layer.cluster_bytes.value_or(65536), std::move(backing));
+  LiveOverlay& live = *overlay;
+  image::Layer layer;
+  layer.path = path;
+  layer.resolved_path = path;
+  layer.directories.named = TRY(image::open_directory_of(path));
+  layer.block = std::move(overlay);
+  const Target target = TRY(plan_target(box, options, info.virtual_bytes, context));
+  auto rebased = image::rebase_overlay(layer, target.options, context, note_chain(box, disk, &live));
+  // After a switch that failed half-way either chain may be the one that its header names.
+  const bool switched = live.paused().count() > 0;
+  if (rebased.ok() || !switched) TRY(settle_chain(box, disk, rebased.ok()));
+  drop_unused_steps(box, directory.get());
+  if (!rebased.ok()) return std::move(rebased).error();
+  RebasedBox done{.result = std::move(rebased).value(), .paused = live.paused()};
+  if (target.step) {
+    done.result.to = target.named;
+    done.result.backing_format = image::format_name(target.format);
+  }
+  return done;
+}
+
+Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t disk, const std::string& path,
+                                   const image::RebaseOptions& options, bool held, image::OperationContext& context) {
+  std::optional<Home::Held> lock;
+  if (!held) lock = TRY(box->home().hold(box->record().id));
+  const image::Layer overlay = TRY(image::open_layer(
+      path, image::DiskFormat::kQcow2, options.dry_run ? image::Access::kRead : image::Access::kWrite, context));
+  auto rebased = image::rebase_overlay(overlay, options, context, note_chain(box, disk, nullptr));
+  if (rebased.ok() && options.unsafe && !options.dry_run) {
+    const auto chain = TRY(image::open_backing_chain(
+        {.overlay = &overlay, .backing = overlay.block->backing(), .named_by_caller = true}, context));
+    TRY(note_chain(box, disk, nullptr)(chain));
+  }
+  TRY(settle_chain(box, disk, rebased.ok() && !options.dry_run));
+  drop_unused_steps(box, TRY(box->home().directory(box->record().id)).get());
+  if (!rebased.ok()) return std::move(rebased).error();
+  return RebasedBox{.result = std::move(rebased).value(), .paused = std::nullopt};
+}
+
+}  // namespace
+
+Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
+                              const image::RebaseOptions& options, bool held, image::OperationContext& context) {
+  const BoxRecord record = box->record();
+  if (disk >= record.disks.size() || record.disks[disk].overlay.empty())
+    return Error(ErrorCode::kUnsupported, "the box has no overlay of its own that could be moved to another base")
+        .advise("Create it with isolation 'vm' and rootfs { disk }.");
+  const std::string path = disk_path(record, disk, box->home().path_of(record.id));
+  image::RebaseOptions wanted = options;
+  wanted.known = known_bases(record.disks[disk]);
+  const Moment moment = TRY(look_at(box, reactor, disk));
+  const char* name = state_name(moment.state);
+  if (moment.state == State::kRunning) {
+    if (wanted.unsafe)
+      return Error(ErrorCode::kBoxState, std::string("the box is ") + name + ", so its base cannot be changed unsafely")
+          .advise("Stop the box first, or leave mode at 'safe'.");
+    return rebase_running(box, reactor, disk, moment.generation, path, wanted, context);
+  }
+  if (moment.state == State::kCreated || moment.state == State::kStopped || moment.state == State::kFailed)
+    return rebase_standing(box, disk, path, wanted, held, context);
+  return Error(ErrorCode::kBoxState, std::string("the box is ") + name + ", so its disk cannot be moved");
+}
+
+}  // namespace sluicebox::box

@@ -1,0 +1,212 @@
+// The life of a virtual machine: what it is made from, how it ends by itself, by us, by others; and what stays of it.
+import { appendFileSync, copyFileSync, existsSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { expect, test } from 'vitest'
+import type { Box, BoxLostError, BoxStartError } from '../../../lib/index.js'
+import { eventually, runtimeOver, soon } from '../../support/boxes.js'
+import { hashOf, makeFolder } from '../../support/folder.js'
+import { machineRoot } from '../../support/machine-root.js'
+import { rejection } from '../../support/producer.js'
+import { qemuImg } from '../../support/qemu.js'
+import { descendantsOf, gone, keeperOf, traceOf } from '../../support/traces.js'
+
+const BOOT_MS = 60_000
+
+const statesOf = (box: Box): string[] => {
+  const seen: string[] = []
+  box.on('state', (state, previous) => seen.push(`${previous}>${state}`))
+  return seen
+}
+
+const qemuOf = (box: Box) => {
+  const keeper = keeperOf(box.id)
+  const found = keeper && descendantsOf(keeper.pid).find(({ name }) => name.startsWith('qemu-system'))
+  if (!found) throw new Error('the box has no QEMU')
+  return found
+}
+
+test('B35, B36: a machine runs on an overlay of its own; info() tells what it is, and the named file never changes', async () => {
+  const runtime = runtimeOver('machine')
+  const before = await hashOf(machineRoot())
+  const box = await runtime.create()
+  const info = await box.info()
+  expect(info).toMatchObject({
+    isolation: 'vm',
+    accel: 'tcg',
+    state: 'running',
+    rootfs: { disk: machineRoot(), format: 'raw', mode: 'overlay' },
+    disks: [{ path: machineRoot(), device: '/dev/vda', overlayPath: info.diskPath }],
+  })
+  expect((await box.run(['uname', '-r'])).stdout).toMatch(/^6\./)
+  expect((await box.run(['hostname'])).stdout).toBe(box.id.slice(0, 12))
+  await box.shell('echo written > /tmp/f; sync')
+  expect(await runtime.images.check(info.diskPath as string).catch((error) => error.code)).toBe('IMAGE_LOCKED')
+  expect((await qemuImg('info', info.diskPath as string).catch((error) => error.message)) as string).toMatch(/lock/)
+  const trace = traceOf(box.id)
+  await box.remove({ force: true })
+  await gone(trace, runtime.home, 2000)
+  expect(await hashOf(machineRoot())).toBe(before)
+})
+
+test('B14, B15: stop() syncs and turns off; a named machine keeps its bytes, and its disk is free once it has stopped', async () => {
+  const runtime = runtimeOver('machine')
+  const box = await runtime.create({ name: 'web' })
+  const seen = statesOf(box)
+  await box.shell('echo kept > /root-file')
+  expect(await soon(box.stop(), 'the stop')).toBe('requested')
+  const { diskPath } = await box.info()
+  expect(await runtime.images.check(diskPath as string)).toMatchObject({ ok: true })
+  await box.start()
+  expect((await box.run(['cat', '/root-file'])).stdout).toBe('kept')
+  expect(await box.stop({ force: true })).toBe('killed')
+  expect(seen).toEqual([
+    'running>stopping',
+    'stopping>stopped',
+    'stopped>starting',
+    'starting>running',
+    'running>stopping',
+    'stopping>stopped',
+  ])
+})
+
+test('a guest that turns itself off has stopped, by its own will', async () => {
+  const box = await runtimeOver('machine').create({ name: 'web' })
+  const stopped = new Promise((resolve) => box.once('stopped', resolve))
+  await box.exec(['sh', '-c', 'echo o > /proc/sysrq-trigger'])
+  expect(await soon(stopped, 'its end')).toBe('guest-shutdown')
+  expect(box.state).toBe('stopped')
+})
+
+test('B17: a guest whose kernel dies has failed, and the error has the end of its console', async () => {
+  const box = await runtimeOver('machine').create({ name: 'web' })
+  const failed = new Promise<BoxLostError>((resolve) => box.once('error', (error) => resolve(error as BoxLostError)))
+  const crash = await box.exec(['sh', '-c', 'echo c > /proc/sysrq-trigger'])
+  expect(await soon(rejection(crash.wait()), 'the execution')).toMatchObject({ code: 'EXEC_LOST' })
+  const error = await soon(failed, 'the failure')
+  expect(error).toMatchObject({ code: 'BOX_LOST', boxId: box.id })
+  expect(error.consoleTail).toMatch(/sysrq triggered crash/)
+  await box.start()
+  expect((await box.run(['echo', 'again'])).stdout).toBe('again')
+})
+
+test.each(['SIGKILL', 'SIGSTOP'] as const)(
+  'B17, B27: a QEMU that gets %s from outside fails its box in time, and nothing stays',
+  async (signal) => {
+    const runtime = runtimeOver('machine')
+    const box = await runtime.create()
+    const seen = statesOf(box)
+    const lost = rejection((await box.exec(['sleep', '1000'])).wait())
+    const trace = traceOf(box.id)
+    process.kill(qemuOf(box).pid, signal)
+    expect(await soon(lost, 'the execution to be lost')).toMatchObject({ code: 'EXEC_LOST' })
+    await eventually(
+      () => box.state,
+      (state) => state === 'failed',
+      'the box to fail',
+    )
+    expect(seen[0]).toBe('running>failed')
+    await gone(trace, runtime.home, 4000)
+  },
+)
+
+test('B3: a disk without a file system is BOX_START in its phase, with the console; start() may be tried again', async () => {
+  const path = makeFolder()('empty.raw')
+  writeFileSync(path, '')
+  truncateSync(path, 16 * 2 ** 20)
+  const runtime = runtimeOver('machine')
+  const box = await runtime.create({ name: 'web', start: false, rootfs: { disk: path, format: 'raw' } })
+  for (let attempt = 0; attempt < 2; attempt++) {
+    const error = (await rejection(box.start())) as BoxStartError
+    expect(error).toMatchObject({ code: 'BOX_START', phase: 'agent', boxId: box.id })
+    expect(error.consoleTail).not.toBe('')
+    expect(keeperOf(box.id)).toBe(undefined)
+  }
+})
+
+test('B41: a base that changed under an overlay is IMAGE_CHAIN at the next start, naming the file', async () => {
+  const base = makeFolder()('base.raw')
+  copyFileSync(machineRoot(), base)
+  const box = await runtimeOver('machine').create({ name: 'web', start: false, rootfs: { disk: base, format: 'raw' } })
+  utimesSync(base, new Date(0), new Date(0))
+  expect(await rejection(box.start())).toMatchObject({ code: 'IMAGE_CHAIN', path: base })
+  appendFileSync(base, Buffer.alloc(512))
+  expect(await rejection(box.start())).toMatchObject({ code: 'IMAGE_CHAIN', path: base })
+})
+
+test(
+  'pause() halts the guest, for longer than a silent agent is borne; resume() goes on where it was',
+  async () => {
+    const box = await runtimeOver('machine').create()
+    const seen = statesOf(box)
+    const clock = await box.exec(['sh', '-c', 'while :; do echo tick; sleep 0.1; done'])
+    let ticks = 0
+    clock.on('stdout', () => ticks++)
+    await eventually(
+      () => ticks,
+      (count) => count > 2,
+      'the first ticks',
+    )
+    await box.pause()
+    expect(box.state).toBe('paused')
+    expect(await rejection(box.run(['true']))).toMatchObject({ code: 'BOX_STATE' })
+    // What was on its way when the processors stopped.
+    await new Promise((resolve) => setTimeout(resolve, 500))
+    const before = ticks
+    await new Promise((resolve) => setTimeout(resolve, 11_000))
+    expect(ticks).toBe(before)
+    await box.pause()
+    await box.resume()
+    await eventually(
+      () => ticks,
+      (count) => count > before + 2,
+      'it to go on',
+    )
+    await box.pause()
+    expect(await soon(box.stop(), 'the stop of a paused machine')).toBe('requested')
+    expect(seen.slice(0, 2)).toEqual(['running>paused', 'paused>running'])
+  },
+  BOOT_MS + 20_000,
+)
+
+test('what a machine cannot be made from is refused before anything is made', async () => {
+  const runtime = runtimeOver('passed')
+  const create = (options: object) => rejection(runtime.create({ isolation: 'vm', ...options }))
+  expect(await create({})).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await create({ rootfs: { directory: '/' } })).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await create({ rootfs: { disk: '/none.raw' } })).toMatchObject({ code: 'IMAGE_NOT_FOUND', path: '/none.raw' })
+  expect(await create({ rootfs: { disk: machineRoot(), mode: 'any' } })).toMatchObject({ argument: 'rootfs.mode' })
+  expect(await create({ rootfs: { disk: machineRoot() }, memory: Infinity })).toMatchObject({ argument: 'memory' })
+  expect(await create({ rootfs: { disk: machineRoot() }, disks: {} })).toMatchObject({ argument: 'disks' })
+  expect(await rejection(runtime.create({ rootfs: { disk: machineRoot() } }))).toMatchObject({
+    argument: 'rootfs.disk',
+  })
+  expect(await rejection(runtime.create({ disks: [] }))).toMatchObject({ argument: 'disks' })
+  expect(await runtime.list()).toEqual([])
+  const box = await runtime.create()
+  expect(await rejection(box.pause())).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await rejection(runtime.rebase(box, { backing: machineRoot() }))).toMatchObject({ code: 'UNSUPPORTED' })
+})
+
+test('more disks are /dev/vdb and on; mode direct writes the file itself, readonly none', async () => {
+  const folder = makeFolder()
+  for (const name of ['b.raw', 'c.raw']) {
+    writeFileSync(folder(name), '')
+    truncateSync(folder(name), 2 ** 20)
+  }
+  const box = await runtimeOver('machine').create({
+    disks: [
+      { path: folder('b.raw'), format: 'raw', mode: 'direct' },
+      { path: folder('c.raw'), format: 'raw', mode: 'readonly' },
+    ],
+  })
+  const { disks } = await box.info()
+  expect(disks.map(({ device, overlayPath }) => [device, overlayPath === null])).toEqual([
+    ['/dev/vda', false],
+    ['/dev/vdb', true],
+    ['/dev/vdc', true],
+  ])
+  expect((await box.shell('printf direct | dd of=/dev/vdb conv=fsync 2>/dev/null')).exitCode).toBe(0)
+  expect((await box.shell('printf never | dd of=/dev/vdc conv=fsync')).exitCode).not.toBe(0)
+  await box.stop()
+  expect((await hashOf(folder('b.raw'))) === (await hashOf(folder('c.raw')))).toBe(false)
+  expect(existsSync(folder('c.raw'))).toBe(true)
+})
