@@ -10,7 +10,7 @@ export type BoxState = 'created' | 'starting' | 'running' | 'paused' | 'stopping
 export type StopReason = 'requested' | 'guest-shutdown' | 'killed'
 /**
  * What the box sees as /. Of namespaces: the host's own programs and libraries, read-only, or a directory; under a private layer.
- * Of a virtual machine: a disk that holds an ext4 file system.
+ * Of a virtual machine: a disk that holds an ext4 file system, or a directory, whose files are copied to a disk of the box.
  */
 export type Rootfs = 'host' | { directory: string } | ({ disk: string } & Omit<DiskSpec, 'path'>)
 

@@ -309,7 +309,7 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
   const wanted = parseConfig({ ...record, config: request.config })
   return [
     ...(request.isolation === record.isolation ? [] : ['isolation']),
-    ...(isDeepStrictEqual(request.rootfs, record.rootfs) && isDeepStrictEqual(request.disks, named(record.disks))
+    ...(isDeepStrictEqual(request.rootfs, record.rootfs) && isDeepStrictEqual(request.disks, named(record))
       ? []
       : ['rootfs']),
     ...plain.filter((key) => request[key] !== record[key]),
@@ -317,8 +317,9 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
   ]
 }
 
-/** Disks as they were asked for. */
-const named = (disks: BoxRecord['disks']) => disks?.map(({ overlayPath: _, ...asked }) => asked)
+/** Disks as they were asked for: one that was made from a directory was not. */
+const named = ({ rootfs, disks }: BoxRecord) =>
+  disks?.slice(rootfs.kind === 'directory' ? 1 : 0).map(({ overlayPath: _, ...asked }) => asked)
 
 async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined

@@ -158,16 +158,20 @@ function readSharedRoot(op: string, value: unknown): BoxRecord['rootfs'] {
 }
 
 function readMachine(op: string, { rootfs, disks, memory, vcpus }: Record<string, unknown>) {
-  if (typeof rootfs !== 'object' || rootfs === null || !('disk' in rootfs)) {
-    const message = `${op}: rootfs: a virtual machine starts from a disk, and this is ${inspect(rootfs)}`
-    throw new SluiceboxError('UNSUPPORTED', message, { op, hint: `Pass rootfs: { disk: 'PATH' }.` })
+  if (typeof rootfs !== 'object' || rootfs === null) {
+    const message = `${op}: rootfs: a virtual machine starts from a disk or a directory, and this is ${inspect(rootfs)}`
+    throw new SluiceboxError('UNSUPPORTED', message, {
+      op,
+      hint: `Pass rootfs: { disk: 'PATH' } or { directory: 'PATH' }.`,
+    })
   }
   for (const [name, value] of Object.entries({ memory, vcpus }))
     if (value === Number.POSITIVE_INFINITY) throw bad(op, name, 'what a machine can have', value)
-  const { disk, ...root } = readOptions(op, rootfs, ['disk', 'format', 'mode'], 'rootfs')
   if (disks !== undefined && !Array.isArray(disks)) throw bad(op, 'disks', 'an array', disks)
   const more = ((disks as unknown[] | undefined) ?? []).map((each, index) => readDisk(op, `disks[${index}]`, each))
   if (more.length > MAX_DISKS - 1) throw bad(op, 'disks', `at most ${MAX_DISKS - 1}`, disks)
+  if (!('disk' in rootfs)) return { rootfs: readSharedRoot(op, rootfs), disks: more }
+  const { disk, ...root } = readOptions(op, rootfs, ['disk', 'format', 'mode'], 'rootfs')
   return {
     rootfs: { kind: 'disk' } as const,
     disks: [readDisk(op, 'rootfs', { ...root, path: disk }, 'disk'), ...more],

@@ -105,7 +105,7 @@ box::BoxSpec spec_of(const Napi::Object& request) {
   if (isolation != "namespace" && isolation != "vm") refuse(request.Env(), "isolation: expected 'namespace' or 'vm'");
   spec.machine = isolation == "vm";
   if (const Napi::Value disks = request.Get("disks"); spec.machine) spec.disks = disks_of(disks);
-  if (spec.machine && spec.disks.empty()) refuse(request.Env(), "disks: expected one at least");
+  if (spec.machine && spec.disks.empty() && !spec.directory) refuse(request.Env(), "disks: expected one at least");
   spec.memory_bytes = limit_of(request, "memory", "memoryAsked");
   spec.vcpus = limit_of(request, "vcpus", "vcpusAsked");
   spec.processes = limit_of(request, "maxProcesses", "maxProcessesAsked");
@@ -183,7 +183,7 @@ Napi::Object to_js(Napi::Env env, const BoxView& view) {
   Napi::Object rootfs = Napi::Object::New(env);
   object.Set("isolation", spec.machine ? "vm" : "namespace");
   if (spec.machine) object.Set("disks", to_js(env, view.record, view.directory));
-  rootfs.Set("kind", spec.machine ? "disk" : spec.directory ? "directory" : "host");
+  rootfs.Set("kind", spec.directory ? "directory" : spec.machine ? "disk" : "host");
   if (spec.directory) rootfs.Set("path", *spec.directory);
   object.Set("rootfs", rootfs);
   object.Set("memory", number(env, spec.memory_bytes.value));

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "box/conversation.h"
+#include "box/directory_disk.h"
 #include "box/disks.h"
 #include "box/initrd.h"
 #include "box/kernel.h"
@@ -232,6 +233,12 @@ Engine::Means QemuEngine::means() {
 Status QemuEngine::make_disks(BoxRecord& record, const std::string& directory) {
   if (auto missing = means().missing) return *std::move(missing);
   TRY(boot_files());
+  if (record.spec.directory) {
+    const std::string path = directory + "/root.raw";
+    TRY(make_directory_disk(*record.spec.directory, path, record.spec.storage_asked ? record.spec.storage_bytes : 0));
+    DiskSpec root{.path = path, .format = "raw", .mode = DiskMode::kOverlay};
+    record.spec.disks.insert(record.spec.disks.begin(), std::move(root));
+  }
   record.disks = TRY(box::make_disks(record.spec, directory, *policy_));
   return ok_status();
 }

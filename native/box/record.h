@@ -51,7 +51,7 @@ struct BoxSpec {
   bool keep = false;                     // outlives being stopped
   bool machine = false;                  // a virtual machine; else namespaces
   std::optional<std::string> directory;  // root file system; default: the host's
-  std::vector<DiskSpec> disks;           // a machine's; the first holds its root file system
+  std::vector<DiskSpec> disks;           // a machine's; the first holds its root file system, made from a directory too
   LimitSpec memory_bytes;
   LimitSpec vcpus;
   LimitSpec processes;

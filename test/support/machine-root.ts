@@ -82,7 +82,7 @@ const programs = [
 
 /** Once for all test files; `remove` takes it away. */
 export async function makeMachineRoot(): Promise<{ remove(): void }> {
-  const folder = mkdtempSync(join(tmpdir(), 'sluicebox-test-machine-'))
+  const folder = mkdtempSync(join(tmpdir(), 'sluicebox-machine-root-'))
   const tree = join(folder, 'tree')
   await makeRootfs(tree, programs)
   mkdirSync(join(tree, 'usr/bin'), { recursive: true })

@@ -1,5 +1,6 @@
 // The life of a virtual machine: what it is made from, how it ends by itself, by us, by others; and what stays of it.
-import { appendFileSync, copyFileSync, existsSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, existsSync, readdirSync, truncateSync, utimesSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Box, BoxLostError, BoxStartError } from '../../../lib/index.js'
 import { eventually, runtimeOver, soon } from '../../support/boxes.js'
@@ -7,6 +8,7 @@ import { hashOf, makeFolder } from '../../support/folder.js'
 import { machineRoot } from '../../support/machine-root.js'
 import { rejection } from '../../support/producer.js'
 import { qemuImg } from '../../support/qemu.js'
+import { makeRootfs } from '../../support/rootfs.js'
 import { descendantsOf, gone, keeperOf, traceOf } from '../../support/traces.js'
 
 const BOOT_MS = 60_000
@@ -171,7 +173,8 @@ test('what a machine cannot be made from is refused before anything is made', as
   const runtime = runtimeOver('passed')
   const create = (options: object) => rejection(runtime.create({ isolation: 'vm', ...options }))
   expect(await create({})).toMatchObject({ code: 'UNSUPPORTED' })
-  expect(await create({ rootfs: { directory: '/' } })).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await create({ rootfs: 'host' })).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await create({ rootfs: { directory: '/none' } })).toMatchObject({ path: '/none' })
   expect(await create({ rootfs: { disk: '/none.raw' } })).toMatchObject({ code: 'IMAGE_NOT_FOUND', path: '/none.raw' })
   expect(await create({ rootfs: { disk: machineRoot(), mode: 'any' } })).toMatchObject({ argument: 'rootfs.mode' })
   expect(await create({ rootfs: { disk: machineRoot() }, memory: Infinity })).toMatchObject({ argument: 'memory' })
@@ -184,6 +187,24 @@ test('what a machine cannot be made from is refused before anything is made', as
   const box = await runtime.create()
   expect(await rejection(box.pause())).toMatchObject({ code: 'UNSUPPORTED' })
   expect(await rejection(runtime.rebase(box, { backing: machineRoot() }))).toMatchObject({ code: 'UNSUPPORTED' })
+})
+
+test('a directory is copied to a disk of the box: what the guest writes stays there, and the directory is as it was', async () => {
+  const directory = makeFolder()('root')
+  await makeRootfs(directory, ['sh', 'cat', 'ls', 'rm', 'sync'])
+  writeFileSync(join(directory, 'etc/motd'), 'from the host\n')
+  const runtime = runtimeOver('passed')
+  const box = await runtime.create({ isolation: 'vm', name: 'web', rootfs: { directory } })
+  expect((await box.run(['cat', '/etc/motd'])).stdout).toBe('from the host')
+  expect(await box.info()).toMatchObject({ isolation: 'vm', rootfs: { directory }, disks: [{ device: '/dev/vda' }] })
+  await box.shell('echo mine > /etc/mine; rm /etc/motd')
+  await box.stop()
+  expect(readdirSync(join(directory, 'etc')).sort()).toEqual(['group', 'motd', 'passwd'])
+  await runtime.create({ isolation: 'vm', name: 'web', rootfs: { directory }, ifExists: 'reuse' })
+  expect((await box.run(['ls', '/etc'])).stdout).toMatch(/^group\n(.*\n)*mine\npasswd$/)
+  const small = { isolation: 'vm', rootfs: { directory }, storage: '1M' } as const
+  expect(await rejection(runtime.create(small))).toMatchObject({ code: 'NO_SPACE' })
+  expect((await runtime.list()).length).toBe(1)
 })
 
 test('more disks are /dev/vdb and on; mode direct writes the file itself, readonly none', async () => {
