@@ -7,7 +7,7 @@ import type { DiskFormat, Size } from './image-types.js'
 /** What stands between a box and the host: Linux namespaces, or a virtual machine of QEMU with a kernel of its own. */
 export type Isolation = 'vm' | 'namespace'
 export type BoxState = 'created' | 'starting' | 'running' | 'paused' | 'stopping' | 'stopped' | 'failed' | 'removed'
-export type StopReason = 'requested' | 'guest-shutdown' | 'killed'
+export type StopReason = 'requested' | 'guest-shutdown' | 'killed' | 'idle' | 'ttl'
 /**
  * What the box sees as /. Of namespaces: the host's own programs and libraries, read-only, or a directory; under a private layer.
  * Of a virtual machine: a disk that holds an ext4 file system, or a directory, whose files are copied to a disk of the box.
@@ -58,6 +58,12 @@ export interface BoxCreateOptions {
   labels?: Record<string, string>
   /** Default 60,000. */
   bootTimeoutMs?: number
+  /** Time without a running execution or a touch(), after which onIdle happens. No default. */
+  idleTimeoutMs?: number
+  /** 'pause' is for virtual machines: the next call resumes them. Default 'stop'. */
+  onIdle?: 'stop' | 'pause'
+  /** How long the box may run in all. No default. */
+  ttlMs?: number
 }
 
 export interface BoxFilter {

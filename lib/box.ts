@@ -1,5 +1,6 @@
 // One box: its life, and the executions in it.
 import { BoxLostError, BoxNotFoundError } from './box-errors.js'
+import { BoxClock } from './box-clock.js'
 import { type Change, isEnd, States } from './box-states.js'
 import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, Isolation, StopReason } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
@@ -53,6 +54,10 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   /** Those being spawned too. */
   readonly #ids = new Set<string>()
   readonly #executionHome: ExecutionHome
+  readonly #clock: BoxClock
+  /** Why its clock stops it. */
+  #stopsFor: 'idle' | 'ttl' | undefined
+  #idles = false
   #record: BoxRecord
   #isOurs: boolean
 
@@ -80,6 +85,8 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
       listenerFailed: home.listenerFailed,
       ended: (execution) => this.#forget(execution),
     }
+    this.#clock = new BoxClock(parseConfig(record).clock, (why) => this.#timeIsUp(why))
+    if (record.state === 'running') this.#clock.run()
     // The record has what these tell, but for what happened after it was read.
     const earlier = home.drain.core.news(handle).filter((each) => each.kind === 'state')
     const known = earlier.findLastIndex(({ state }) => state === record.state)
@@ -172,6 +179,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 
   async resume(options?: Cancellable): Promise<void> {
     await this.#turn('box.resume', 'resume', 'running', options)
+  }
+
+  /** Somebody is still interested: the idle time begins anew. */
+  touch(): void {
+    this.#clock.touch()
   }
 
   /** Removes the box with all it wrote. One that runs is BOX_STATE, unless with `force`. */
@@ -277,6 +289,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     const { id, argv, signal } = settings
     if (signal?.aborted) throw signal.reason
     this.#check(op)
+    if (this.state === 'paused' && this.#idles) return this.resume().then(() => this.#spawn(op, settings, above))
     if (this.state !== 'running') throw this.#states.wrong(op)
     if (this.#ids.has(id))
       throw new SluiceboxError('EXEC_EXISTS', `${op}: box ${this.id} has a live execution ${id}`, {
@@ -293,12 +306,13 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     }
     const adopt = (native: unknown) => this.#spawned(native as { handle: HandleId; pid: number }, settings)
     this.#ids.add(id)
+    this.#clock.enter()
     const spawned = this.#home.calls.run(
       { name: op, op: 'exec', request, signal, adopt, context, abortGraceMs: 0 },
       above,
     ) as Promise<Execution>
     return spawned.catch((error) => {
-      if (!this.#executions.has(id)) this.#ids.delete(id)
+      if (!this.#executions.has(id)) this.#free(id)
       throw error
     })
   }
@@ -317,7 +331,22 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   #forget(execution: Execution): void {
     if (this.#executions.get(execution.id) !== execution) return
     this.#executions.delete(execution.id)
-    this.#ids.delete(execution.id)
+    this.#free(execution.id)
+  }
+
+  #free(id: string): void {
+    if (this.#ids.delete(id)) this.#clock.leave()
+  }
+
+  #timeIsUp(why: 'idle' | 'ttl'): void {
+    if (why === 'idle' && parseConfig(this.#record).clock.onIdle === 'pause') {
+      this.#idles = true
+      this.pause().catch(ignore)
+      return
+    }
+    this.#stopsFor = why
+    // A box that has ended by itself meanwhile needs no stop.
+    this.stop().catch(ignore)
   }
 
   #executionsEnded(): Promise<unknown> | undefined {
@@ -345,7 +374,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   async #stop(op: string, graceMs: number, signal: AbortSignal | undefined): Promise<StopReason> {
     const stopped = this.#command(op, 'stop', { graceMs }).then(async (answer) => {
       await this.#states.reached(op, ENDED)
-      return (answer as { reason?: StopReason } | undefined)?.reason ?? this.#states.stopReason ?? 'requested'
+      return this.#states.stopReason ?? (answer as { reason?: StopReason } | undefined)?.reason ?? 'requested'
     })
     return this.#held(unlessAborted(stopped, signal))
   }
@@ -376,11 +405,16 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   }
 
   #changed({ state, previous, error }: Change): void {
+    if (state === 'running') this.#clock.run()
+    else if (state === 'paused') this.#clock.pause()
+    else this.#clock.end()
+    if (state !== 'paused') this.#idles = false
     const { id: boxId } = this
     const at = new Date()
     this.emit('state', state, previous)
     if (state === 'stopped') {
-      const reason = this.#states.stopReason ?? 'requested'
+      const reason = this.#endedFor(this.#states.stopReason)
+      this.#states.stopReason = reason
       this.#home.lifecycle({ type: state, boxId, at, reason })
       this.emit('stopped', reason)
     } else if (state === 'failed') {
@@ -393,7 +427,15 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     if (state === 'removed') this.#letGo()
   }
 
+  #endedFor(reason: StopReason = 'requested'): StopReason {
+    const why = this.#stopsFor
+    this.#stopsFor = undefined
+    return why && reason === 'requested' ? why : reason
+  }
+
   #letGo(): void {
+    this.#clock.end()
+
     this.#home.forget(this)
     this.#handle.release()
   }
@@ -437,6 +479,8 @@ export function toInfo(record: BoxRecord): BoxInfo {
     warnings,
   }
 }
+
+const ignore = (): void => {}
 
 /** As a virtual machine's kernel names its disks, in their order. */
 const deviceName = (index: number): string => `/dev/vd${String.fromCharCode('a'.charCodeAt(0) + index)}`

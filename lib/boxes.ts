@@ -313,7 +313,7 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
       ? []
       : ['rootfs']),
     ...plain.filter((key) => request[key] !== record[key]),
-    ...(['env', 'cwd', 'user', 'labels'] as const).filter((key) => !isDeepStrictEqual(wanted[key], had[key])),
+    ...(['env', 'cwd', 'user', 'labels', 'clock'] as const).filter((key) => !isDeepStrictEqual(wanted[key], had[key])),
   ]
 }
 

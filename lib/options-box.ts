@@ -1,5 +1,6 @@
 // Every check of an argument of boxes, and what the SDK itself keeps of a box in its record.
 import { inspect } from 'node:util'
+import type { ClockLimits } from './box-clock.js'
 import type { BoxFilter, BoxState, Isolation, Rootfs } from './box-types.js'
 import { SluiceboxError } from './errors.js'
 import type { BoxRecord, NativeDisk } from './native.js'
@@ -24,6 +25,7 @@ export interface BoxConfig {
   readonly cwd: string
   readonly user: NativeUser
   readonly labels: Readonly<Record<string, string>>
+  readonly clock: ClockLimits
 }
 
 export interface CreateSettings {
@@ -55,7 +57,19 @@ const DEFAULT_MEMORY = 256 * 2 ** 20
 const DEFAULT_STORAGE = 2 ** 30
 export const createKeys = [
   ...['isolation', 'rootfs', 'name', 'ifExists', 'ephemeral', 'start', 'vcpus', 'memory', 'storage', 'maxProcesses'],
-  ...['env', 'cwd', 'user', 'labels', 'bootTimeoutMs', 'disks', 'signal', 'onProgress'],
+  ...[
+    'env',
+    'cwd',
+    'user',
+    'labels',
+    'bootTimeoutMs',
+    'disks',
+    'idleTimeoutMs',
+    'onIdle',
+    'ttlMs',
+    'signal',
+    'onProgress',
+  ],
 ]
 
 export function readCreateBox(value: unknown, isolationHere: Isolation): CreateSettings {
@@ -73,6 +87,7 @@ export function readCreateBox(value: unknown, isolationHere: Isolation): CreateS
     cwd: options.cwd === undefined ? '/' : readGuestPath(op, 'cwd', options.cwd),
     user: readUser(op, options.user) ?? { kind: 'root' },
     labels: readLabels(op, options.labels),
+    clock: readClock(op, options, isolation),
   }
   readFunction(op, 'onProgress', options.onProgress)
   return {
@@ -104,6 +119,17 @@ const unlimited = (value: unknown): 0 | undefined => (value === Number.POSITIVE_
 export const readBootTimeout = (op: string, value: unknown): number =>
   readInteger(op, 'bootTimeoutMs', value, 1, MAX_MS) ?? 60_000
 
+function readClock(op: string, options: Record<string, unknown>, isolation: Isolation): ClockLimits {
+  const idleTimeoutMs = readInteger(op, 'idleTimeoutMs', options.idleTimeoutMs, 1, MAX_MS)
+  const onIdle = readChoice(op, 'onIdle', options.onIdle, ['stop', 'pause']) ?? 'stop'
+  const ttlMs = readInteger(op, 'ttlMs', options.ttlMs, 1, MAX_MS)
+  if (onIdle === 'pause' && isolation !== 'vm') {
+    const message = `${op}: onIdle: only a virtual machine can be paused`
+    throw new SluiceboxError('UNSUPPORTED', message, { op, hint: `Use onIdle: 'stop', or isolation: 'vm'.` })
+  }
+  return { onIdle, ...(idleTimeoutMs !== undefined && { idleTimeoutMs }), ...(ttlMs !== undefined && { ttlMs }) }
+}
+
 export function readStop(op: string, value: unknown) {
   const options = readOptions(op, value, ['timeoutMs', 'force', 'signal'])
   return {
@@ -134,7 +160,14 @@ export function readState(op: string, value: unknown): BoxState {
 const states = ['created', 'starting', 'running', 'paused', 'stopping', 'stopped', 'failed', 'removed'] as const
 
 export function parseConfig(record: BoxRecord): BoxConfig {
-  return { env: {}, cwd: '/', user: { kind: 'root' }, labels: {}, ...(JSON.parse(record.config || '{}') as object) }
+  return {
+    env: {},
+    cwd: '/',
+    user: { kind: 'root' },
+    labels: {},
+    clock: { onIdle: 'stop' },
+    ...(JSON.parse(record.config || '{}') as object),
+  }
 }
 
 export function toRootfs({ rootfs, disks }: BoxRecord): Rootfs {

@@ -7,7 +7,13 @@ import { InvalidArgumentError } from '../../lib/index.js'
 import type { BoxConfig } from '../../lib/options-box.js'
 import { readExec, readRun, readShell, readTerminalSize } from '../../lib/options-exec.js'
 
-const config: BoxConfig = { env: { LANG: 'C', PATH: '/bin' }, cwd: '/srv', user: { kind: 'root' }, labels: {} }
+const config: BoxConfig = {
+  env: { LANG: 'C', PATH: '/bin' },
+  cwd: '/srv',
+  user: { kind: 'root' },
+  labels: {},
+  clock: { onIdle: 'stop' },
+}
 
 const refusal = (call: () => unknown): InvalidArgumentError => {
   try {

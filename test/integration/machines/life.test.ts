@@ -135,13 +135,17 @@ test('B41: a base that changed under an overlay is IMAGE_CHAIN at the next start
 })
 
 test(
-  'pause() halts the guest, for longer than a silent agent is borne; resume() goes on where it was',
+  'X55: pause() halts the guest and loses nothing, for longer than a silent agent is borne; resume() goes on where it was',
   async () => {
     const box = await runtimeOver('machine').create()
     const seen = statesOf(box)
-    const clock = await box.exec(['sh', '-c', 'while :; do echo tick; sleep 0.1; done'])
+    const clock = await box.exec(['sh', '-c', 'n=0; while :; do echo $((n = n + 1)); sleep 0.1; done'])
     let ticks = 0
-    clock.on('stdout', () => ticks++)
+    let said = ''
+    clock.on('stdout', (chunk) => {
+      ticks++
+      said += chunk
+    })
     await eventually(
       () => ticks,
       (count) => count > 2,
@@ -162,6 +166,8 @@ test(
       (count) => count > before + 2,
       'it to go on',
     )
+    const numbers = said.trim().split('\n').map(Number)
+    expect(numbers).toEqual(numbers.map((_, index) => index + 1))
     await box.pause()
     expect(await soon(box.stop(), 'the stop of a paused machine')).toBe('requested')
     expect(seen.slice(0, 2)).toEqual(['running>paused', 'paused>running'])
