@@ -39,6 +39,16 @@ test.each([
       /^stubborn: SIGKILL, forced: true, killed again: false$/m,
     ],
   ],
+  [
+    'pool',
+    [
+      /^ready: 2$/m,
+      /^hello, Ada\nhello, Grace\nhello, Mary$/m,
+      /^different boxes: 3$/m,
+      /^left: 3$/m,
+      /^still mine: yes$/m,
+    ],
+  ],
   ['vm-disk', [/^Linux \d+\.\d+.* x86_64/m, /^kept: written in a machine$/m, /^the base is as it was: true$/m]],
   [
     'rebase-running-box',
