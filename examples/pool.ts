@@ -12,7 +12,7 @@ try {
 
   // What nobody took goes with the pool; the others are their owners'.
   await pool.close()
-  console.log(`left: ${(await runtime.list()).length}`)
+  console.log(`left: ${runtime.stats().boxes.total}`)
   console.log(`still mine: ${(await boxes[0]?.run(['echo', 'yes']))?.stdout}`)
 } finally {
   await runtime.close()
