@@ -29,13 +29,17 @@ bool maps_one_id() {
 
 Spawned refused(protocol::SpawnStep step, int os_error) { return {.step = step, .os_error = os_error}; }
 
+UniqueFd open_null() { return UniqueFd(::open("/dev/null", O_RDWR | O_CLOEXEC)); }
+
 }  // namespace
 
-Launcher::Launcher() : null_(::open("/dev/null", O_RDWR | O_CLOEXEC)), one_id_only_(maps_one_id()) {
+Launcher::Launcher() : null_(open_null()), one_id_only_(maps_one_id()) {
   ::getrlimit(RLIMIT_NOFILE, &files_);
   const rlimit all{files_.rlim_max, files_.rlim_max};
   ::setrlimit(RLIMIT_NOFILE, &all);
 }
+
+void Launcher::renew_null() { null_ = open_null(); }
 
 LaunchResult Launcher::launch(protocol::Spawn&& request, std::vector<UniqueFd> passed) {
   LaunchResult result;

@@ -24,6 +24,8 @@ class Launcher {
  public:
   // Before any program of the box has run: /dev/null is what it should be. Raises the agent's own limit of files.
   Launcher();
+  // Once the box's own /dev is there, in a machine: by then the first one's name is that of a file system gone.
+  void renew_null();
 
   LaunchResult launch(protocol::Spawn&& request, std::vector<UniqueFd> passed);
 

@@ -141,6 +141,7 @@ bool Session::machine(const Message& message) {
   const Status made = make_machine(machine.value());
   shared_.standing = made.ok();
   if (made.ok()) {
+    shared_.launcher.renew_null();
     outbox_.send(Type::kMachineReady, 0, message.header.request);
     return true;
   }
