@@ -150,22 +150,22 @@ class Boot {
     return error;
   }
 
-  // All is said ahead: the guest reads it when it comes up.
+  // It is told what it is only once it listens: the time of day is then as long under way as a message.
   Status meet_guest() {
-    const protocol::Machine machine = TRY(machine_of(record_));
     Conversation guest(agent_, "the guest's agent", cancel_, deadline_);
     guest.meanwhile(walls_.session.get(), [this] { return hear_walls(); });
-    TRY(greet_agent(guest));
-    TRY(guest.send({.type = Type::kMachine, .request = 1}, protocol::encode(machine)));
     for (Console* console : {&parts_->console, &parts_->messages}) {
       guest.meanwhile(console->get(), [console] {
         console->read();
         return ok_status();
       });
     }
+    TRY(greet_agent(guest));
     phase_ = "boot";
     TRY(hear_greeting(guest));
     phase_ = "agent";
+    const protocol::Machine machine = TRY(machine_of(record_));
+    TRY(guest.send({.type = Type::kMachine, .request = 1}, protocol::encode(machine)));
     const protocol::Message answer = TRY(guest.next());
     if (answer.header.type == Type::kMachineReady) return ok_status();
     if (answer.header.type != Type::kMachineFailed)
