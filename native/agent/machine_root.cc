@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/sysinfo.h>
 #include <unistd.h>
 
 #include <cerrno>
@@ -182,6 +183,14 @@ void make_directories() {
   }
 }
 
+// All but a sixteenth.
+std::uint64_t memory_for_programs() {
+  struct sysinfo memory{};
+  ::sysinfo(&memory);
+  const std::uint64_t all = std::uint64_t{memory.totalram} * memory.mem_unit;
+  return all - all / 16;
+}
+
 }  // namespace
 
 Status mount_basics() {
@@ -204,14 +213,22 @@ Status enter_root(const protocol::Machine& machine) {
   return ok_status();
 }
 
-Status limit_processes(std::uint64_t processes) {
+Status limit_programs(std::uint64_t processes) {
   const Status mounted = mount_row(kControlGroups);
-  if (processes == 0) return ok_status();
+  const std::string above = kControlGroups.place;
+  const std::string group = above + "/box";
+  // What the kernel and the agent need when programs have taken all there is. The group's own OOM killer then comes
+  // before the machine's memory is spent. Not every kernel can.
+  if (write_into(above + "/cgroup.subtree_control", "+memory") == 0 && ::mkdir(group.c_str(), 0755) == 0)
+    write_into(group + "/memory.max", std::to_string(memory_for_programs()));
+  if (processes == 0) {
+    write_into(group + "/cgroup.procs", "0");
+    return ok_status();
+  }
   TRY(mounted);
   // The agent goes in too, so that a spawn past the limit fails as a fork does: hence one more.
-  const std::string group = std::string(kControlGroups.place) + "/box";
-  int failed = write_into(std::string(kControlGroups.place) + "/cgroup.subtree_control", "+pids");
-  if (failed == 0 && ::mkdir(group.c_str(), 0755) != 0) failed = errno;
+  int failed = write_into(above + "/cgroup.subtree_control", "+pids");
+  if (failed == 0 && ::mkdir(group.c_str(), 0755) != 0 && errno != EEXIST) failed = errno;
   if (failed == 0) failed = write_into(group + "/pids.max", std::to_string(processes + 1));
   if (failed == 0) failed = write_into(group + "/cgroup.procs", "0");
   if (failed != 0) return stopped(failed, "limit the number of processes");

@@ -16,7 +16,8 @@ Status mount_basics();
 // step.
 Status enter_root(const protocol::Machine& machine);
 
-// At most so many processes beside the agent, from now on; 0: no limit. The control groups are mounted either way.
-Status limit_processes(std::uint64_t processes);
+// At most so many processes beside the agent, from now on; 0: no limit. Some memory stays out of their reach where the
+// kernel can keep it. The control groups are mounted either way.
+Status limit_programs(std::uint64_t processes);
 
 }  // namespace sluicebox::agent
