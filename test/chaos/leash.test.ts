@@ -1,7 +1,7 @@
 // The leash: whichever of the processes that hold a box is killed, at whatever moment, nothing of the box is left.
 import { mkdirSync } from 'node:fs'
 import { describe, expect, test } from 'vitest'
-import { eventually, transports } from '../support/boxes.js'
+import { eventually, streams } from '../support/boxes.js'
 import { startModule } from '../support/child.js'
 import { makeFolder } from '../support/folder.js'
 import { openRuntime, seeded } from '../support/producer.js'
@@ -41,7 +41,7 @@ const owner = (work: string, name: string | undefined, mark: string) => `
 
 const newMark = () => `mark-${process.pid}-${Math.random().toString(36).slice(2)}`
 
-describe.each(transports)('%s', (transport) => {
+describe.each(streams)('%s', (transport) => {
   const table = victims.flatMap((victim) =>
     (Object.keys(works) as (keyof typeof works)[]).map((work) => [victim, work] as const),
   )

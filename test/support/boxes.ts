@@ -4,10 +4,12 @@ import { onTestFinished } from 'vitest'
 import type { Box, BoxCreateOptions, Execution, ExitInfo, RuntimeOptions } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
 import { makeFolder } from './folder.js'
-import { asMachine, sharedMachine } from './machine.js'
+import { asMachine, needMachines, sharedMachine } from './machine.js'
 
-/** Streams passed as descriptors, framed, and framed out of a virtual machine. */
-export const transports = ['passed', 'framed', 'machine'] as const
+/** Of boxes made of namespaces: streams passed as descriptors, and framed. */
+export const streams = ['passed', 'framed'] as const
+/** And framed out of a virtual machine. */
+export const transports = [...streams, 'machine'] as const
 export type Transport = (typeof transports)[number]
 
 /** Closed when the test ends, and its home removed after that. */
@@ -16,6 +18,7 @@ export function runtimeOver(transport: Transport, options: RuntimeOptions = {}):
   const before = process.env.SLUICEBOX_TRANSPORT
   process.env.SLUICEBOX_TRANSPORT = transport
   try {
+    if (transport === 'machine') needMachines()
     const isolation = transport === 'machine' ? 'vm' : 'namespace'
     const runtime = new Runtime({ home, isolation, ...options })
     if (transport === 'machine') giveRoot(runtime)

@@ -2,10 +2,21 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll } from 'vitest'
-import type { Box, BoxCreateOptions } from '../../lib/index.js'
+import { afterAll, onTestFinished } from 'vitest'
+import { getCurrentTest } from 'vitest/suite'
+import type { Box, BoxCreateOptions, Execution } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
 import { machineRoot } from './machine-root.js'
+import { descendantsOf, keeperOf, type SeenProcess } from './traces.js'
+
+/** Set for all test files where this host cannot run machines: what it lacks. */
+export const MACHINES_MISSING = 'SLUICEBOX_TEST_MACHINES_MISSING'
+
+/** Skips the test where the host lacks QEMU or a kernel, and says which. */
+export function needMachines(): void {
+  const missing = process.env[MACHINES_MISSING]
+  if (missing) getCurrentTest()?.context.skip(`no virtual machines here: ${missing}`)
+}
 
 export const asMachine = (options: BoxCreateOptions = {}): BoxCreateOptions => ({
   isolation: 'vm',
@@ -13,16 +24,54 @@ export const asMachine = (options: BoxCreateOptions = {}): BoxCreateOptions => (
   ...options,
 })
 
-let shared: { home: string; runtime: Runtime; box: Promise<Box> } | undefined
+/** The process that runs the guest. */
+export function qemuOf({ id }: Pick<Box, 'id'>): SeenProcess {
+  const keeper = keeperOf(id)
+  const found = keeper && descendantsOf(keeper.pid).find(({ name }) => name.startsWith('qemu-system'))
+  if (!found) throw new Error(`box ${id} has no QEMU`)
+  return found
+}
 
-/** A machine takes seconds to boot: those tests that do not care which one they get share this. */
-export function sharedMachine(): Promise<Box> {
-  if (!shared) {
-    const home = mkdtempSync(join(tmpdir(), 'sluicebox-test-'))
-    const runtime = new Runtime({ home })
-    shared = { home, runtime, box: runtime.create(asMachine()) }
-  }
-  return shared.box
+interface Shared {
+  readonly home: string
+  readonly runtime: Runtime
+  readonly box: Promise<Box>
+  /** What the running test started and may have left. */
+  readonly executions: Set<Execution>
+}
+let shared: Shared | undefined
+
+/** A machine takes seconds to boot: those tests that do not care which one they get share this, and leave it empty. */
+export async function sharedMachine(): Promise<Box> {
+  needMachines()
+  shared ??= boot()
+  const { box, executions } = shared
+  onTestFinished(() => empty(executions))
+  return box
+}
+
+function boot(): Shared {
+  const home = mkdtempSync(join(tmpdir(), 'sluicebox-test-'))
+  const runtime = new Runtime({ home })
+  const executions = new Set<Execution>()
+  const box = runtime.create(asMachine()).then((made) => {
+    const exec = made.exec.bind(made)
+    made.exec = async (...call: Parameters<Box['exec']>) => {
+      const execution = await exec(...call)
+      executions.add(execution)
+      return execution
+    }
+    return made
+  })
+  return { home, runtime, box, executions }
+}
+
+async function empty(executions: Set<Execution>): Promise<void> {
+  const box = await shared?.box
+  await Promise.all([...executions].map((execution) => execution[Symbol.asyncDispose]()))
+  executions.clear()
+  // Orphans too: all but the first process and the one that says so.
+  await box?.run(['sh', '-c', 'kill -9 -1; rm -rf /tmp/*'])
 }
 
 afterAll(async () => {

@@ -152,10 +152,11 @@ describe.each(transports)('%s', (transport) => {
     expect(await sort.wait()).toMatchObject({ exitCode: 0 })
   })
 
-  test('X7: 100 MB through cat both ways at once arrive as they were', async () => {
+  const much = transport === 'machine' ? 25 : 100
+  test(`X7: ${much} MB through cat both ways at once arrive as they were`, async () => {
     const box = await boxOver(transport)
     const block = randomBytes(MIB)
-    const cat = await box.exec(['cat'], { stdin: Array.from({ length: 100 }, () => block) })
+    const cat = await box.exec(['cat'], { stdin: Array.from({ length: much }, () => block) })
     const hash = createHash('sha256')
     let length = 0
     for await (const chunk of cat.stdout) {
@@ -163,8 +164,8 @@ describe.each(transports)('%s', (transport) => {
       length += chunk.length
     }
     const expected = createHash('sha256')
-    for (let n = 0; n < 100; n++) expected.update(block)
-    expect(length).toBe(100 * MIB)
+    for (let n = 0; n < much; n++) expected.update(block)
+    expect(length).toBe(much * MIB)
     expect(hash.digest('hex')).toBe(expected.digest('hex'))
     expect(await cat.wait()).toMatchObject({ exitCode: 0 })
   })

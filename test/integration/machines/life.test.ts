@@ -5,11 +5,12 @@ import { expect, test } from 'vitest'
 import type { Box, BoxLostError, BoxStartError } from '../../../lib/index.js'
 import { eventually, runtimeOver, soon } from '../../support/boxes.js'
 import { hashOf, makeFolder } from '../../support/folder.js'
+import { qemuOf } from '../../support/machine.js'
 import { machineRoot } from '../../support/machine-root.js'
 import { rejection } from '../../support/producer.js'
 import { qemuImg } from '../../support/qemu.js'
 import { makeRootfs } from '../../support/rootfs.js'
-import { descendantsOf, gone, keeperOf, traceOf } from '../../support/traces.js'
+import { gone, keeperOf, traceOf } from '../../support/traces.js'
 
 const BOOT_MS = 60_000
 
@@ -17,13 +18,6 @@ const statesOf = (box: Box): string[] => {
   const seen: string[] = []
   box.on('state', (state, previous) => seen.push(`${previous}>${state}`))
   return seen
-}
-
-const qemuOf = (box: Box) => {
-  const keeper = keeperOf(box.id)
-  const found = keeper && descendantsOf(keeper.pid).find(({ name }) => name.startsWith('qemu-system'))
-  if (!found) throw new Error('the box has no QEMU')
-  return found
 }
 
 test('B35, B36: a machine runs on an overlay of its own; info() tells what it is, and the named file never changes', async () => {
