@@ -54,7 +54,9 @@ std::vector<std::string> qemu_command(const QemuPlan& plan) {
   add({"-m", "size=" + std::to_string(plan.memory_bytes) + "B"});
   add({"-smp", std::to_string(plan.vcpus)});
   add({"-kernel", "/proc/self/fd/" + text(plan.kernel), "-initrd", "/proc/self/fd/" + text(plan.initrd)});
-  add({"-append", kKernelCommandLine});
+  std::string words = kKernelCommandLine;
+  if (plan.time_stamp_khz) words.append(" tsc_early_khz=").append(std::to_string(*plan.time_stamp_khz));
+  add({"-append", words});
   add({"-chardev", "socket,id=agent,fd=" + text(plan.agent)});
   add({"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=slu.agent"});
   add({"-chardev", "socket,id=console,fd=" + text(plan.console), "-serial", "chardev:console"});

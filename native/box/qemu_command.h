@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,7 @@ struct QemuDisk {
 struct QemuPlan {
   std::uint64_t memory_bytes = 0;
   unsigned vcpus = 1;
+  std::optional<std::uint64_t> time_stamp_khz = std::nullopt;  // see host_clock.h
   // Numbers as QEMU will have them.
   int kernel = -1;
   int initrd = -1;

@@ -13,6 +13,7 @@
 #include "box/conversation.h"
 #include "box/directory_disk.h"
 #include "box/disks.h"
+#include "box/host_clock.h"
 #include "box/initrd.h"
 #include "box/kernel.h"
 #include "box/qemu_command.h"
@@ -114,6 +115,7 @@ class Boot {
     Passed passed;
     QemuPlan plan{.memory_bytes = record_.spec.memory_bytes.value,
                   .vcpus = static_cast<unsigned>(record_.spec.vcpus.value),
+                  .time_stamp_khz = time_stamp_khz(),
                   .kernel = passed.add(kernel),
                   .initrd = passed.add(initrd),
                   .agent = passed.add(their_agent.get()),

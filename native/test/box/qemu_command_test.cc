@@ -11,6 +11,7 @@ namespace {
 QemuPlan plan_of() {
   return {.memory_bytes = std::uint64_t{256} << 20,
           .vcpus = 2,
+          .time_stamp_khz = 2'000'000,
           .kernel = 3,
           .initrd = 4,
           .agent = 5,
@@ -40,6 +41,7 @@ TEST_SUITE("QEMU's command line") {
     CHECK(after(line, "-sandbox") == "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny");
     for (const char* word : {"-nodefaults", "-no-user-config", "-no-reboot"}) CHECK(has(line, word));
     CHECK(after(line, "-display") == "none");
+    CHECK(after(line, "-append").ends_with(" tsc_early_khz=2000000"));
     CHECK(after(line, "-mon") == "chardev=qmp,mode=control");
     for (const std::string& word : line) CHECK(word.find("netdev") == std::string::npos);
   }
