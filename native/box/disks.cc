@@ -73,7 +73,10 @@ Result<DiskRecord> make_overlay(const DiskSpec& spec, const std::string& directo
                                   .format = image::Qcow2Create{}};
   }
   record.overlay = name;
-  TRY(image::create_image(directory + "/" + name, *create, context));
+  const std::string path = directory + "/" + name;
+  TRY(image::create_image(path, *create, context));
+  // An image is as open as its maker's umask has it; a file of the home is its owner's alone.
+  if (::chmod(path.c_str(), 0600) != 0) return os_error(errno, "cannot close a disk to others", path);
   return record;
 }
 
