@@ -19,15 +19,19 @@ import { bin, capture, root } from './shell.mjs'
 export const boxSuites = [
   'test/integration/exec/',
   'test/integration/boxes/',
+  'test/integration/machines/',
   'test/security/',
   'test/chaos/leash.test.ts',
+  'test/chaos/machines.test.ts',
 ]
+// In these every test is of a machine; elsewhere those of the table's column.
+const machineSuites = ['test/integration/machines/', 'test/security/machine.test.ts', 'test/chaos/machines.test.ts']
 
 const FIRST_UID = 50_000
 
 /** Passed and failed tests of the box suites in a report of vitest, each transport's passed ones too. */
 export function countBoxSuites(reportFile, folder) {
-  const counted = { passed: 0, failed: 0, skipped: 0, overPassed: 0, overFramed: 0 }
+  const counted = { passed: 0, failed: 0, skipped: 0, overPassed: 0, overFramed: 0, inMachines: 0 }
   if (!existsSync(reportFile)) return { ...counted, failed: 1 }
   for (const { name, status, assertionResults } of JSON.parse(readFileSync(reportFile, 'utf8')).testResults) {
     const file = name.slice(folder.length + 1)
@@ -39,6 +43,8 @@ export function countBoxSuites(reportFile, folder) {
     for (const { ancestorTitles } of of('passed')) {
       if (ancestorTitles.includes('passed')) counted.overPassed++
       if (ancestorTitles.includes('framed')) counted.overFramed++
+      if (ancestorTitles.includes('machine') || machineSuites.some((suite) => file.startsWith(suite)))
+        counted.inMachines++
     }
     // A file that did not load has no test to say so.
     if (status === 'failed' && of('failed').length === 0) counted.failed++
@@ -108,11 +114,14 @@ function copyCheckout(folder) {
   const options = { recursive: true, preserveTimestamps: true, verbatimSymlinks: true }
   for (const name of [
     ...['lib', 'test', 'dist', 'examples', 'package.json', 'vitest.config.ts', 'tsconfig.json', 'build/tools'],
+    ...['scripts/shell.mjs', 'scripts/machines-here.mjs'],
     ...['sluicebox.node', 'sluicebox_test.node', 'sluicebox-agent', 'sluicebox-keeper'].map(
       (it) => `build/Release/${it}`,
     ),
   ])
     cpSync(join(root, name), join(folder, name), options)
+  // Where the kernel of machines is not one of the host's own.
+  if (existsSync(join(root, 'build/guest'))) cpSync(join(root, 'build/guest'), join(folder, 'build/guest'), options)
   // Packages need not be the user's own where it can read them. Their directory is: vite writes into it.
   mkdirSync(join(folder, 'node_modules'))
   for (const name of readdirSync(join(root, 'node_modules'))) {

@@ -122,7 +122,7 @@ test('S2: capabilities are the documented minimum for root, none for others, and
   expect((await box.run(['/tmp/id', '-u'], { user: 1234 })).stdout).toBe('1234')
 })
 
-test('S3, S7, S11: every call that leads out is refused', async ({ skip }) => {
+test('S3, S7, S11, S45: every call that leads out is refused', async ({ skip }) => {
   if (!probe) return skip('this host has no C compiler')
   for (const user of isRoot ? [undefined, 1234] : [undefined]) {
     const box = await boxOver('passed')

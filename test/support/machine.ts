@@ -2,8 +2,7 @@
 import { mkdtempSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterAll, onTestFinished } from 'vitest'
-import { getCurrentTest } from 'vitest/suite'
+import { afterAll, onTestFinished, TestRunner } from 'vitest'
 import type { Box, BoxCreateOptions, Execution } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
 import { machineRoot } from './machine-root.js'
@@ -15,7 +14,7 @@ export const MACHINES_MISSING = 'SLUICEBOX_TEST_MACHINES_MISSING'
 /** Skips the test where the host lacks QEMU or a kernel, and says which. */
 export function needMachines(): void {
   const missing = process.env[MACHINES_MISSING]
-  if (missing) getCurrentTest()?.context.skip(`no virtual machines here: ${missing}`)
+  if (missing) TestRunner.getCurrentTest()?.context.skip(`no virtual machines here: ${missing}`)
 }
 
 export const asMachine = (options: BoxCreateOptions = {}): BoxCreateOptions => ({
