@@ -1,6 +1,7 @@
 // One box: its life, and the executions in it.
 import { BoxLostError, BoxNotFoundError } from './box-errors.js'
 import { BoxClock } from './box-clock.js'
+import { toInfo } from './box-info.js'
 import { type Change, isEnd, States } from './box-states.js'
 import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, Isolation, StopReason } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
@@ -14,7 +15,7 @@ import type { Cancellable, Progress, RebaseOptions, RebaseResult } from './image
 import type { BoxRecord, HandleId, News } from './native.js'
 import type { Operations } from './operations.js'
 import { bad, readBoolean, readOptions, readSignal } from './options.js'
-import { type BoxConfig, parseConfig, readBootTimeout, readState, readStop, toRootfs } from './options-box.js'
+import { type BoxConfig, parseConfig, readBootTimeout, readState, readStop } from './options-box.js'
 import { type ExecSettings, type RunSettings, readExec, readRun, readShell, readWait } from './options-exec.js'
 import { readRebase } from './options-images.js'
 import { collect } from './run.js'
@@ -460,30 +461,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   }
 }
 
-export function toInfo(record: BoxRecord): BoxInfo {
-  const { id, name, state, createdAt, startedAt, vcpus, memory, isolation, disks = [], warnings } = record
-  return {
-    id,
-    ...(name !== undefined && { name }),
-    state,
-    createdAt: new Date(createdAt),
-    ...(startedAt !== undefined && { startedAt: new Date(startedAt) }),
-    vcpus,
-    memoryBytes: memory > 0 ? memory : null,
-    isolation,
-    accel: isolation === 'vm' ? 'tcg' : null,
-    rootfs: toRootfs(record),
-    diskPath: disks[0]?.overlayPath ?? null,
-    disks: disks.map(({ path, overlayPath = null }, index) => ({ path, device: deviceName(index), overlayPath })),
-    labels: parseConfig(record).labels,
-    warnings,
-  }
-}
-
 const ignore = (): void => {}
-
-/** As a virtual machine's kernel names its disks, in their order. */
-const deviceName = (index: number): string => `/dev/vd${String.fromCharCode('a'.charCodeAt(0) + index)}`
 
 /** What is waited for goes on; only the wait ends. */
 function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {

@@ -1,7 +1,8 @@
 // The boxes of one runtime: creating, finding, listing and removing them, and ending them all.
 import { isDeepStrictEqual } from 'node:util'
-import { Box, type BoxHome, toInfo } from './box.js'
+import { Box, type BoxHome } from './box.js'
 import { BoxNotFoundError } from './box-errors.js'
+import { toInfo } from './box-info.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
 import type { Cancellable, Progress, Progressive, RebaseOptions, RebaseResult } from './image-types.js'
