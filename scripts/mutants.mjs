@@ -1,6 +1,16 @@
 // Breaks one rule at a time (test/mutants/ID.patch) in a copy of the tree, builds, and shows that the test naming ID fails.
 // A patch of lib/, of the addon or of the programs of boxes is run against vitest; any other under native/ against the native tests. mutants.mjs [ID …]
-import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync, symlinkSync } from 'node:fs'
+import {
+  cpSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  rmSync,
+  symlinkSync,
+} from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { bin, capture, root } from './shell.mjs'
@@ -45,9 +55,21 @@ function tryMutant(id) {
   const applied = capture('git', ['apply', '--whitespace=nowarn', patchOf(id)], { cwd: folder })
   if (applied.code !== 0) return `MISSED: the patch does not apply: ${applied.stderr.trim()}`
   const broken = suiteOf(id)(ruleOf(id))
+  endLeftovers()
   capture('git', ['apply', '-R', '--whitespace=nowarn', patchOf(id)], { cwd: folder })
   if (broken !== 'failed') return `MISSED: ${broken}`
   return `caught by ${suiteOf(id) === sdkSuite ? 'vitest' : 'native_tests'} "${ruleOf(id)}"`
+}
+
+/** A broken leash holds nobody: what a mutant's boxes left behind spins, or waits, for good. */
+function endLeftovers() {
+  for (const pid of readdirSync('/proc').filter((name) => /^\d+$/.test(name))) {
+    try {
+      if (readlinkSync(`/proc/${pid}/exe`).startsWith(`${folder}/build/`)) process.kill(Number(pid), 'SIGKILL')
+    } catch {
+      // It has ended, or is none of ours.
+    }
+  }
 }
 
 /** H2-late.patch is a second mutant of H2. */
