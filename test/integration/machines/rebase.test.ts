@@ -67,6 +67,9 @@ test.each(['raw', 'qcow2'] as const)(
     expect(new Set(phases)).toContain('header')
     await running.waitForLine(/^ok \d+$/)
     expect(said.filter((line) => !line.startsWith('ok'))).toEqual([])
+    // Read anew, off the new chain: what its base has otherwise was copied.
+    await box.shell('sync; echo 3 > /proc/sys/vm/drop_caches', { check: true })
+    expect(await rootHash(box)).toBe(before)
     expect(await rejection(runtime.rebase(box, { backing, backingFormat: format, mode: 'unsafe' }))).toMatchObject({
       code: 'BOX_STATE',
     })
