@@ -5,7 +5,7 @@ import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import type { Runtime } from '../../lib/index.js'
-import { eventually, runtimeOver, transports } from '../support/boxes.js'
+import { eventually, runtimeOver, streams } from '../support/boxes.js'
 import { allProcesses, cgroupsNamed, idsIn } from '../support/traces.js'
 
 const isLong = process.env.SLUICEBOX_LONG === '1'
@@ -83,7 +83,7 @@ test(`B29, S33: ${CYCLES} cycles of create, exec and remove leave nothing behind
   await expectUnchanged(runtime, (count) => atOnce(count, cycle), CYCLES)
 })
 
-test.each(transports)(
+test.each(streams)(
   `B29: ${EXECUTIONS} executions over %s streams leave nothing behind`,
   { timeout: 600_000 },
   async (transport) => {
