@@ -59,15 +59,16 @@ export class Boxes {
     return { running: boxes.filter(({ state }) => state === 'running').length, total: boxes.length }
   }
 
-  create(options: CreateOptions | undefined, above: Above): Promise<Box> {
+  /** `name`: the public method that asks for it. */
+  create(options: CreateOptions | undefined, above: Above, name = 'create'): Promise<Box> {
     try {
-      this.#check('create')
+      this.#check(name)
       const settings = readCreateBox(options, this.#home.isolation)
       const signal = readSignal('create', options?.signal)
       const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
       if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
       if (settings.request.ifExists === 'replace') return this.#replace(settings, signal, onProgress, above)
-      return this.#create(settings, signal, onProgress, above)
+      return this.#create(settings, signal, onProgress, above, name)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -138,7 +139,7 @@ export class Boxes {
       if (options.start === false) throw bad(op, 'start', 'true: a pool has running boxes', options.start)
       readCreateBox(options, this.#home.isolation)
       const pool = new BoxPool(readPoolSize(op, size), {
-        create: () => this.create(options, above),
+        create: () => this.create(options, above, op),
         held: (promise) => this.#held(promise),
         forget: (ended) => this.#pools.delete(ended),
       })
@@ -186,6 +187,7 @@ export class Boxes {
     signal: AbortSignal | undefined,
     onProgress: Call['onProgress'],
     above: Above,
+    name = 'create',
   ): Promise<Box> {
     const adopt = (value: unknown) => {
       const box = this.#adopt(value as Opened, true)
@@ -196,7 +198,7 @@ export class Boxes {
       }
       return box
     }
-    const call = { name: 'create', op: 'box.create', signal, onProgress, adopt, abortGraceMs: 0 }
+    const call = { name, op: 'box.create', signal, onProgress, adopt, abortGraceMs: 0 }
     return (await this.#home.boots.run({ ...call, request: { ...request, home: this.#path } }, above)) as Box
   }
 

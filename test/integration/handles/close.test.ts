@@ -29,6 +29,7 @@ const asyncMethods: Record<string, (runtime: Runtime, path: string) => Promise<u
   rebase: (runtime, path) => runtime.rebase(path, { backing: null }),
   doctor: (runtime) => runtime.doctor(),
   create: (runtime) => runtime.create(),
+  pool: (runtime) => runtime.pool({ size: 2 }),
   get: (runtime) => runtime.get('web'),
   has: (runtime) => runtime.has('web'),
   list: (runtime) => runtime.list(),
