@@ -11,8 +11,8 @@ export default defineConfig({
       SLUICEBOX_ADDON:
         process.env.SLUICEBOX_ADDON ?? new URL('build/Release/sluicebox_test.node', import.meta.url).pathname,
     },
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    testTimeout: 120_000,
+    hookTimeout: 120_000,
     sequence: { shuffle: true },
   },
 })

@@ -8,7 +8,7 @@ const root = new URL('../../', import.meta.url).pathname
 /** With the addon that ships. */
 function example(name: string) {
   const { SLUICEBOX_ADDON: _, ...env } = process.env
-  return runNode([`${root}build/tools/examples/${name}.js`], { env, cwd: root, deadlineMs: 50_000 })
+  return runNode([`${root}build/tools/examples/${name}.js`], { env, cwd: root, deadlineMs: 110_000 })
 }
 
 test.each([

@@ -40,7 +40,7 @@ function giveRoot(runtime: Runtime): void {
   runtime.create = (options) => create(asMachine(options))
 }
 
-const DEADLINE_MS = 20_000
+const DEADLINE_MS = 45_000
 
 /** The value of a promise that must not take long; a missed deadline says for what. */
 export async function soon<T>(promise: Promise<T>, what: string, deadlineMs = DEADLINE_MS): Promise<T> {

@@ -127,7 +127,7 @@ export function laneFlood(runtime: Runtime, options: ConstructorParameters<TestD
   return flood
 }
 
-const DEADLINE_MS = 20_000
+const DEADLINE_MS = 45_000
 
 /** Lets the event loop turn until `condition` holds. A missed deadline fails with the state that `describe` gives. */
 export async function until(condition: () => boolean, describe: () => unknown, deadlineMs = DEADLINE_MS) {
