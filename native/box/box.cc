@@ -262,7 +262,8 @@ void Box::machine_ended(Machine::End end) {
       box.why_ = Error(ErrorCode::kBoxLost, end.why);
       box.why_->output = box.machine_->tail();
     }
-    if (box.process_.valid()) box.stop_keeper(kEmptyWalls);
+    // Without a keeper there is nothing more to wait for.
+    box.process_.valid() ? box.stop_keeper(kEmptyWalls) : box.end();
   });
 }
 
@@ -272,13 +273,12 @@ void Box::session_lost(Error why) {
   reactor_->post([self = shared_from_this()] {
     // Its keeper was told already, and this is how a stop goes; to hasten it would call it forced.
     if (self->state_ == State::kStopping && self->process_.valid()) return;
+    if (!self->process_.valid()) return self->end();
     // QEMU's end is the better answer, if it comes.
     if (self->machine_)
       self->await_machine();
-    else if (self->process_.valid())
-      self->stop(0, std::chrono::milliseconds(0));
     else
-      self->end();
+      self->stop(0, std::chrono::milliseconds(0));
   });
 }
 
@@ -286,7 +286,7 @@ void Box::await_machine() {
   if (power_) return;
   power_ = reactor_->at(Clock::now() + kEmptyWalls, [this] {
     power_.reset();
-    stop(0, std::chrono::milliseconds(0));
+    process_.valid() ? stop(0, std::chrono::milliseconds(0)) : end();
   });
 }
 
