@@ -85,7 +85,9 @@ inline std::string missing_capability() {
   if (program("mkfs.ext4").empty()) return "mkfs.ext4";
   const auto busybox = read_whole(program("busybox"), std::size_t{64} << 20, "busybox");
   if (!busybox.ok()) return "busybox";
-  for (const ElfSegment& segment : elf_segments(busybox.value()).value()) {
+  const auto segments = elf_segments(busybox.value());
+  if (!segments.ok()) return "busybox";
+  for (const ElfSegment& segment : segments.value()) {
     if (segment.type == 3) return "a static busybox";  // PT_INTERP: this one needs a dynamic linker
   }
   const auto kernel = find_kernel(agent_directory());
