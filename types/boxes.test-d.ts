@@ -1,7 +1,17 @@
 import { expectAssignable, expectError, expectType } from 'tsd'
-import { type Box, type BoxInfo, type Execution, type ExitInfo, Runtime, type RunResult } from '../dist/index.js'
+import {
+  type Box,
+  type BoxInfo,
+  type BoxPool,
+  type Execution,
+  type ExitInfo,
+  type RebaseResult,
+  Runtime,
+  type RunResult,
+} from '../dist/index.js'
 
 const runtime = new Runtime()
+declare const box: Box
 expectType<Promise<Box>>(
   runtime.create({ memory: '512M', vcpus: Number.POSITIVE_INFINITY, rootfs: { directory: '/srv/root' } }),
 )
@@ -10,10 +20,15 @@ expectType<Promise<boolean>>(runtime.has('web'))
 expectType<Promise<BoxInfo[]>>(runtime.list({ state: ['running', 'stopped'], labels: { team: 'a' } }))
 expectError(runtime.create({ memory: '512X' }))
 expectError(runtime.create({ network: 'none' }))
-expectError(runtime.create({ rootfs: { disk: 'a.qcow2' } }))
+expectType<Promise<Box>>(
+  runtime.create({ isolation: 'vm', rootfs: { disk: 'a.qcow2', mode: 'readonly' }, disks: [{ path: 'b.raw' }] }),
+)
+expectError(runtime.create({ isolation: 'vm', rootfs: { disk: 'a.qcow2', mode: 'any' } }))
+expectType<Promise<RebaseResult>>(runtime.rebase(box, { backing: 'c.qcow2', disk: '/dev/vdb' }))
+expectType<Promise<BoxPool>>(runtime.pool({ size: 2, memory: '64M' }))
+expectError(runtime.pool({ memory: '64M' }))
 expectError(runtime.list({ state: 'asleep' }))
 
-declare const box: Box
 expectAssignable<AsyncDisposable>(box)
 expectType<Promise<RunResult<string>>>(box.run(['true']))
 expectType<Promise<RunResult<Uint8Array>>>(box.run(['true'], { encoding: 'buffer' }))
