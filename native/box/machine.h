@@ -39,8 +39,13 @@ class Machine {
   Status attach(Reactor& reactor, std::function<void(End)> ended);
 
   Qmp& qmp() { return *qmp_; }
-  // Of a disk's chain: each that it is moved to has block nodes of its own. 1 is the first that it is moved to.
-  unsigned next_generation(std::size_t disk) { return ++generations_[disk]; }
+  // What a disk lies above since it was moved last. Each chain that it is to be moved to has block nodes of its own.
+  struct Chain {
+    bool moving = false;  // one move at a time
+    unsigned tried = 0;   // chains so far, those too that came to nothing
+    std::string node;     // the first of the present one; empty: the one that it started with
+  };
+  Chain& chain(std::size_t disk) { return chains_[disk]; }
   // The last that the guest said, and QEMU.
   std::string tail() const;
 
@@ -66,7 +71,7 @@ class Machine {
   std::unique_ptr<Qmp> qmp_;
   Drain console_drain_{*this, parts_.console};
   Drain messages_drain_{*this, parts_.messages};
-  std::map<std::size_t, unsigned> generations_;
+  std::map<std::size_t, Chain> chains_;
   std::optional<std::string> shutdown_;  // QEMU's reason
 };
 

@@ -51,13 +51,32 @@ QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor) {
 
 struct Moment {
   State state{};
-  unsigned generation = 0;  // of the disk's chain
+  std::optional<Machine::Chain> chain;  // of a running box: the disk's, now ours to move
 };
 
+// Of a running box nobody else moves the disk until release().
 Result<Moment> look_at(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk) {
   return ask<Moment>(reactor, [box, disk](const std::function<void(Result<Moment>)>& answer) {
+    Moment moment{.state = box->state(), .chain = std::nullopt};
+    if (Machine* machine = box->machine(); machine != nullptr) {
+      Machine::Chain& chain = machine->chain(disk);
+      if (std::exchange(chain.moving, true))
+        return answer(Error(ErrorCode::kInUse, "the box's disk is being moved to another base already"));
+      ++chain.tried;
+      moment.chain = chain;
+    }
+    answer(std::move(moment));
+  });
+}
+
+// `node`: of the chain that the disk lies above now; empty: the one that it did.
+void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk, const std::string& node) {
+  reactor.post([box, disk, node] {
     Machine* machine = box->machine();
-    answer(Moment{.state = box->state(), .generation = machine != nullptr ? machine->next_generation(disk) : 0});
+    if (machine == nullptr) return;
+    Machine::Chain& chain = machine->chain(disk);
+    chain.moving = false;
+    if (!node.empty()) chain.node = node;
   });
 }
 
@@ -148,18 +167,19 @@ void drop_unused_steps(const std::shared_ptr<Box>& box, int directory) {
 }
 
 Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
-                                  unsigned generation, const std::string& path, const image::RebaseOptions& options,
-                                  image::OperationContext& context) {
+                                  const Machine::Chain& chain, const std::string& path,
+                                  const image::RebaseOptions& options, image::OperationContext& context,
+                                  std::string& now_on) {
   const UniqueFd directory = TRY(box->home().directory(box->record().id));
   const image::ImageInfo info =
       TRY(image::image_info(path, {.format = image::DiskFormat::kQcow2, .shared = true}, context));
   std::optional<image::BackingReference> backing;
   if (info.backing) backing = image::BackingReference{.path = info.backing->path, .format = info.backing->format};
   const std::string node = disk_node(disk);
-  const auto older = generation > 1 ? node + "-" + std::to_string(generation - 1) + "-0" : std::string();
   auto overlay = std::make_unique<LiveOverlay>(
       calls_to(box, reactor),
-      LiveOverlay::Place{.node = node, .generation = generation, .old_chain = older, .directory = directory.get()},
+      LiveOverlay::Place{
+          .node = node, .generation = chain.tried, .old_chain = chain.node, .directory = directory.get()},
       info.virtual_bytes, info.layer.cluster_bytes.value_or(65536), std::move(backing));
   LiveOverlay& live = *overlay;
   image::Layer layer;
@@ -171,10 +191,13 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
   auto rebased = image::rebase_overlay(layer, target.options, context, note_chain(box, disk, &live));
   // After a switch that failed half-way either chain may be the one that its header names.
   const bool switched = live.paused().count() > 0;
-  if (rebased.ok() || !switched) TRY(settle_chain(box, disk, rebased.ok()));
+  const bool moved = rebased.ok() && !options.dry_run;
+  if (moved) now_on = live.chain_node();
+  if (rebased.ok() || !switched) TRY(settle_chain(box, disk, moved));
   drop_unused_steps(box, directory.get());
   if (!rebased.ok()) return std::move(rebased).error();
-  RebasedBox done{.result = std::move(rebased).value(), .paused = live.paused()};
+  RebasedBox done{.result = std::move(rebased).value(), .paused = std::nullopt};
+  if (moved) done.paused = live.paused();
   if (target.step) {
     done.result.to = target.named;
     done.result.backing_format = image::format_name(target.format);
@@ -212,13 +235,16 @@ Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor,
   image::RebaseOptions wanted = options;
   wanted.known = known_bases(record.disks[disk]);
   const Moment moment = TRY(look_at(box, reactor, disk));
-  const char* name = state_name(moment.state);
-  if (moment.state == State::kRunning) {
-    if (wanted.unsafe)
-      return Error(ErrorCode::kBoxState, std::string("the box is ") + name + ", so its base cannot be changed unsafely")
-          .advise("Stop the box first, or leave mode at 'safe'.");
-    return rebase_running(box, reactor, disk, moment.generation, path, wanted, context);
+  if (moment.chain) {
+    std::string now_on;
+    Result<RebasedBox> rebased =
+        wanted.unsafe ? Error(ErrorCode::kBoxState, "the box is running, so its base cannot be changed unsafely")
+                            .advise("Stop the box first, or leave mode at 'safe'.")
+                      : rebase_running(box, reactor, disk, *moment.chain, path, wanted, context, now_on);
+    release(box, reactor, disk, now_on);
+    return rebased;
   }
+  const char* name = state_name(moment.state);
   if (moment.state == State::kCreated || moment.state == State::kStopped || moment.state == State::kFailed)
     return rebase_standing(box, disk, path, wanted, held, context);
   return Error(ErrorCode::kBoxState, std::string("the box is ") + name + ", so its disk cannot be moved");
