@@ -18,6 +18,9 @@ export function build(variant) {
   if (variant !== 'release') nativeTests(config)
 }
 
+// In a debug build a change to one file compiles that file.
+const unity = (config) => `SLUICEBOX_UNITY=${process.env.SLUICEBOX_UNITY ?? (config === 'Debug' ? 'OFF' : 'ON')}`
+
 // cmake-js wants the configuration's name as the end of the folder's: the addon then lands right in it.
 export function addon(config) {
   node(bin('cmake-js', 'bin/cmake-js'), [
@@ -32,11 +35,16 @@ export function addon(config) {
     jobs,
     '-l',
     'warn',
+    `--CD${unity(config)}`,
   ])
 }
 
 export function nativeTests(config) {
-  cmake(`build/native-${config}`, [`-DCMAKE_BUILD_TYPE=${config}`, '-DSLUICEBOX_TESTS=ON'], 'native_tests')
+  cmake(
+    `build/native-${config}`,
+    [`-DCMAKE_BUILD_TYPE=${config}`, `-D${unity(config)}`, '-DSLUICEBOX_TESTS=ON'],
+    'native_tests',
+  )
 }
 
 function fuzz() {

@@ -1,6 +1,6 @@
 // Prints each invariant of test/invariants.md with the tests that name it, or "later". Fails when a test names an id that is not in the
-// list, or when an id that the list calls built has no test.
-import { readFileSync } from 'node:fs'
+// list, when an id that the list calls built has no test, or when a mutant does not apply.
+import { readdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { capture, root } from './shell.mjs'
 
@@ -28,6 +28,11 @@ for (const file of testFiles()) {
   }
 }
 
+// A mutant whose lines have moved on proves nothing; whether it is caught is `npm run mutants`' to say.
+const stale = readdirSync(join(root, 'test/mutants'))
+  .filter((file) => file.endsWith('.patch'))
+  .filter((file) => capture('git', ['apply', '--check', join(root, 'test/mutants', file)]).code !== 0)
+
 const missing = []
 for (const [id, { later, tests }] of known) {
   if (tests.length === 0 && !later) missing.push(id)
@@ -38,8 +43,9 @@ console.log(
   `\n${known.size} invariants, ${built} with tests, ${known.size - built - missing.length} later, ${missing.length} missing`,
 )
 for (const line of unknown) console.error(`a test names an id that is not in the list: ${line}`)
+if (stale.length > 0) console.error(`mutants that do not apply any more: ${stale.join(', ')}`)
 if (missing.length > 0) console.error(`no test names ${missing.join(', ')}`)
-process.exit(unknown.length > 0 || missing.length > 0 || known.size === 0 ? 1 : 0)
+process.exit(unknown.length > 0 || stale.length > 0 || missing.length > 0 || known.size === 0 ? 1 : 0)
 
 function testFiles() {
   return capture('git', ['ls-files', '-co', '--exclude-standard', 'native/test', 'test'])

@@ -93,7 +93,17 @@ function nativeSuite(rule) {
   const out = join(folder, 'build/mutants')
   const configured = capture(
     'cmake',
-    ['-S', 'native', '-B', out, '-G', 'Ninja', '-DCMAKE_BUILD_TYPE=Release', '-DSLUICEBOX_TESTS=ON'],
+    [
+      '-S',
+      'native',
+      '-B',
+      out,
+      '-G',
+      'Ninja',
+      '-DCMAKE_BUILD_TYPE=Release',
+      '-DSLUICEBOX_TESTS=ON',
+      '-DSLUICEBOX_UNITY=OFF',
+    ],
     { cwd: folder },
   )
   if (configured.code !== 0) return `configure failed: ${configured.stderr}`
@@ -110,7 +120,18 @@ function nativeSuite(rule) {
 }
 
 function sdkSuite(rule) {
-  const args = ['compile', '-d', 'native', '-B', 'Release', '-O', 'build/Release', '-l', 'error']
+  const args = [
+    'compile',
+    '-d',
+    'native',
+    '-B',
+    'Release',
+    '-O',
+    'build/Release',
+    '-l',
+    'error',
+    '--CDSLUICEBOX_UNITY=OFF',
+  ]
   const built = capture(process.execPath, [bin('cmake-js', 'bin/cmake-js'), ...args], { cwd: folder })
   if (built.code !== 0) return `does not build: ${built.stderr.slice(-2000)}`
   const report = join(folder, 'build/vitest.json')

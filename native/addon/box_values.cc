@@ -6,8 +6,6 @@ namespace sluicebox::addon {
 
 namespace {
 
-[[noreturn]] void refuse(Napi::Env env, const std::string& what) { throw Napi::TypeError::New(env, what); }
-
 std::uint32_t small_of(const Napi::Object& object, const char* key) {
   const std::uint64_t value = whole_of(object, key);
   if (value > 0xffffffffU) refuse(object.Env(), std::string(key) + ": too large");
@@ -20,8 +18,6 @@ std::int64_t patience_of(const Napi::Object& object, const char* key) {
   if (value.IsNumber() && value.As<Napi::Number>().DoubleValue() == -1) return -1;
   return static_cast<std::int64_t>(whole_of(object, key));
 }
-
-Napi::Value number(Napi::Env env, std::uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
 
 box::LimitSpec limit_of(const Napi::Object& request, const char* value, const char* asked) {
   return {.value = whole_of(request, value), .asked = flag_of(request, asked)};

@@ -33,11 +33,6 @@ std::string own_directory() {
   return path.substr(0, path.find_last_of('/'));
 }
 
-Napi::Object object_argument(const Napi::CallbackInfo& info, std::size_t index) {
-  if (!info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "expected an object");
-  return info[index].As<Napi::Object>();
-}
-
 std::chrono::milliseconds millis_of(const Napi::Object& request, const char* key) {
   return std::chrono::milliseconds(std::min<std::uint64_t>(whole_of(request, key), 1ULL << 40));
 }

@@ -65,11 +65,6 @@ const char* unit_name(ProgressUnit unit) {
   return "items";
 }
 
-Napi::Object object_argument(const Napi::CallbackInfo& info, std::size_t index) {
-  if (!info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "expected an object");
-  return info[index].As<Napi::Object>();
-}
-
 }  // namespace
 
 Napi::Function Core::define(Napi::Env env) {

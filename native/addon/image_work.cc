@@ -13,8 +13,6 @@ namespace sluicebox::addon {
 
 namespace {
 
-Napi::Value number(Napi::Env env, std::uint64_t value) { return Napi::Number::New(env, static_cast<double>(value)); }
-
 Napi::Value optional_text(Napi::Env env, const std::optional<std::string>& text) {
   return text ? Napi::String::New(env, *text).As<Napi::Value>() : env.Null();
 }
@@ -125,8 +123,6 @@ struct Nothing {};
 Napi::Value to_js(Napi::Env env, const Nothing&) { return env.Undefined(); }
 
 // ---------- requests ----------
-[[noreturn]] void refuse(Napi::Env env, const std::string& what) { throw Napi::TypeError::New(env, what); }
-
 image::DiskFormat format_of(const Napi::Object& request, const char* key) {
   const auto format = image::format_from_name(text_of(request, key));
   if (!format) refuse(request.Env(), std::string(key) + ": expected 'raw' or 'qcow2'");

@@ -17,8 +17,6 @@ constexpr std::uint32_t kStderr = 2;
 
 Stream stream_of(std::uint32_t number) { return number == kStderr ? Stream::kStderr : Stream::kStdout; }
 
-Napi::Value number(Napi::Env env, double value) { return Napi::Number::New(env, value); }
-
 }  // namespace
 
 Result<std::shared_ptr<OpenExecution>> OpenExecution::open(event_queue::Queue& queue,

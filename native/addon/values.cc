@@ -78,6 +78,13 @@ std::vector<std::string> texts_of(const Napi::Object& object, const char* key) {
   return texts;
 }
 
+[[noreturn]] void refuse(Napi::Env env, const std::string& what) { throw Napi::TypeError::New(env, what); }
+
+Napi::Object object_argument(const Napi::CallbackInfo& info, std::size_t index) {
+  if (!info[index].IsObject()) throw Napi::TypeError::New(info.Env(), "expected an object");
+  return info[index].As<Napi::Object>();
+}
+
 Napi::Value from_handle(Napi::Env env, event_queue::HandleId id) {
   return Napi::Number::New(env, id.generation * kSlotLimit + id.slot);
 }

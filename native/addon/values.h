@@ -15,6 +15,8 @@
 
 namespace sluicebox::addon {
 
+[[noreturn]] void refuse(Napi::Env env, const std::string& what);
+
 // Throw a JavaScript TypeError naming the key when the value is not of the kind. The SDK checks first; this keeps a
 // direct caller of the door from doing harm.
 std::string text_of(const Napi::Object& object, const char* key);
@@ -23,6 +25,12 @@ bool flag_of(const Napi::Object& object, const char* key);
 std::uint64_t whole_of(const Napi::Object& object, const char* key);
 std::optional<std::uint64_t> optional_whole_of(const Napi::Object& object, const char* key);
 std::vector<std::string> texts_of(const Napi::Object& object, const char* key);
+
+template <typename Number>
+Napi::Value number(Napi::Env env, Number value) {
+  return Napi::Number::New(env, static_cast<double>(value));
+}
+Napi::Object object_argument(const Napi::CallbackInfo& info, std::size_t index);
 
 // A handle's id as one safe integer: 32 bits of generation above 21 bits of slot.
 Napi::Value from_handle(Napi::Env env, event_queue::HandleId id);

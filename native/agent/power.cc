@@ -19,10 +19,10 @@ namespace sluicebox::agent {
 namespace {
 
 // A process that SIGKILL does not end is stuck in the kernel: its files are written out as far as they can be.
-constexpr std::uint64_t kLastWaitMs = 1000;
+constexpr std::uint64_t kKilledWaitMs = 1000;
 
 void end_processes() {
-  const Nanoseconds deadline = deadline_after(kLastWaitMs);
+  const Nanoseconds deadline = deadline_after(kKilledWaitMs);
   ::kill(-1, SIGKILL);
   while (monotonic_now() < deadline) {
     const pid_t reaped = ::waitpid(-1, nullptr, WNOHANG | __WALL);

@@ -16,7 +16,7 @@ namespace {
 // The set-up header's fields, by their offsets in the file.
 constexpr std::size_t kSetupSectors = 0x1f1;
 constexpr std::size_t kMagic = 0x202;
-constexpr std::size_t kVersion = 0x206;
+constexpr std::size_t kProtocolVersion = 0x206;
 constexpr std::size_t kPayloadOffset = 0x248;
 constexpr std::size_t kPayloadLength = 0x24c;
 constexpr std::size_t kHeaderEnd = 0x250;
@@ -56,7 +56,8 @@ bool holds_pvh_note(Bytes notes) {
 Result<Bytes> bz_payload(Bytes image) {
   if (image.size() < kHeaderEnd || std::memcmp(image.data() + kMagic, "HdrS", 4) != 0)
     return corrupt("it has no header of the x86 boot protocol");
-  if (load_le16(image.data() + kVersion) < kFirstWithPayload) return corrupt("its header is of an older protocol");
+  if (load_le16(image.data() + kProtocolVersion) < kFirstWithPayload)
+    return corrupt("its header is of an older protocol");
   std::uint64_t sectors = std::to_integer<std::uint8_t>(image[kSetupSectors]);
   if (sectors == 0) sectors = 4;
   const std::uint64_t offset = (sectors + 1) * kSector + load_le32(image.data() + kPayloadOffset);

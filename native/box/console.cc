@@ -9,13 +9,13 @@ namespace sluicebox::box {
 
 namespace {
 
-constexpr int kReadsPerTurn = 16;
+constexpr int kReadsAtOnce = 16;
 
 }  // namespace
 
 bool Console::read() {
   std::array<char, 8192> bytes{};
-  for (int i = 0; i < kReadsPerTurn; ++i) {
+  for (int i = 0; i < kReadsAtOnce; ++i) {
     const ssize_t got = ::read(source_.get(), bytes.data(), bytes.size());
     if (got < 0 && (errno == EAGAIN || errno == EINTR)) return true;
     if (got <= 0) return false;

@@ -23,7 +23,7 @@ namespace {
 using nlohmann::json;
 
 // QEMU answers within milliseconds; one that does not is stuck, and its box is about to be found lost.
-constexpr std::chrono::seconds kPatience{30};
+constexpr std::chrono::seconds kReactorPatience{30};
 
 // Runs on the reactor's thread; its answer comes back here.
 template <typename T>
@@ -33,7 +33,7 @@ Result<T> ask(Reactor& reactor, const std::function<void(std::function<void(Resu
   const bool posted = reactor.post(
       [promise, question] { question([promise](Result<T> answer) { promise->set_value(std::move(answer)); }); });
   if (!posted) return Error(ErrorCode::kClosed, "the runtime is closed");
-  if (future.wait_for(kPatience) != std::future_status::ready)
+  if (future.wait_for(kReactorPatience) != std::future_status::ready)
     return Error(ErrorCode::kBoxLost, "the box's QEMU does not answer");
   return future.get();
 }

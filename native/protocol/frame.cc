@@ -1,5 +1,7 @@
 #include "protocol/frame.h"
 
+#include <cerrno>
+
 namespace sluicebox::protocol {
 
 namespace {
@@ -69,6 +71,12 @@ Result<Header> decode_header(Bytes bytes) {
     return Error(ErrorCode::kIo, "a frame claims " + std::to_string(header.length) + " bytes");
   if (flags > kMore || load_le16(bytes.data() + 6) != 0) return Error(ErrorCode::kIo, "a frame has reserved bits set");
   return header;
+}
+
+Error closed(int os_error) {
+  Error error(ErrorCode::kClosed, os_error == EAGAIN ? "the peer is not ready" : "the peer hung up");
+  error.os_error = os_error == EAGAIN ? EAGAIN : 0;
+  return error;
 }
 
 }  // namespace sluicebox::protocol

@@ -83,4 +83,8 @@ std::array<std::byte, kHeaderSize> encode(const Header& header);
 // kIo when it cannot be a frame of ours: an unknown type, a length past kMaxPayload, reserved bits.
 Result<Header> decode_header(Bytes bytes);
 
+// What a send or receive that moved nothing answers: kClosed, with os_error EAGAIN when there is no room or nothing to
+// read yet, else 0: the peer hung up.
+Error closed(int os_error);
+
 }  // namespace sluicebox::protocol

@@ -14,12 +14,6 @@ namespace {
 // Several frames in one system call.
 constexpr std::size_t kReadSize = std::size_t{256} * 1024;
 
-Error closed(int os_error) {
-  Error error(ErrorCode::kClosed, os_error == EAGAIN ? "the stream is not ready" : "the peer hung up");
-  error.os_error = os_error == EAGAIN ? EAGAIN : 0;
-  return error;
-}
-
 Error broken(int os_error) {
   const bool gone = os_error == EPIPE || os_error == ECONNRESET || os_error == ENODEV || os_error == 0;
   if (gone || os_error == EAGAIN) return closed(os_error);

@@ -17,12 +17,6 @@ union ControlBuffer {
   char bytes[CMSG_SPACE(sizeof(int) * kMaxDescriptors)];
 };
 
-Error closed(int saved_errno) {
-  Error error(ErrorCode::kClosed, saved_errno == EAGAIN ? "the socket is not ready" : "the peer hung up");
-  error.os_error = saved_errno == EAGAIN ? EAGAIN : 0;
-  return error;
-}
-
 // 0, or errno.
 int try_frame(int socket, const Header& header, Bytes payload, std::span<const int> descriptors) {
   auto head = encode(header);

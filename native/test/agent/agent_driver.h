@@ -54,6 +54,8 @@ bool eventually(Holds holds) {
   return true;
 }
 
+inline bool lives(pid_t pid) { return ::kill(pid, 0) == 0; }
+
 inline std::string text_of(Bytes bytes) {
   return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};  // bytes as characters
 }

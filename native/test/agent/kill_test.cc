@@ -12,8 +12,6 @@ namespace {
 // Killing it gently is of no avail.
 constexpr const char* kStubborn = "trap '' TERM; echo ready; while :; do sleep 1000; done";
 
-bool lives(pid_t pid) { return ::kill(pid, 0) == 0; }
-
 std::string status_of(pid_t pid) {
   std::ifstream file("/proc/" + std::to_string(pid) + "/status");
   return {std::istreambuf_iterator<char>(file), {}};

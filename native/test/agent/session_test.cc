@@ -4,8 +4,6 @@ namespace sluicebox::agent::test {
 
 namespace {
 
-bool lives(pid_t pid) { return ::kill(pid, 0) == 0; }
-
 std::vector<std::byte> packet(Type type, std::uint32_t channel, Bytes payload, std::uint32_t claimed,
                               bool more = false) {
   const Header header{.length = claimed, .type = type, .more = more, .channel = channel};

@@ -14,7 +14,7 @@ namespace {
 
 using image::testing::TempDir;
 
-Buffer all_of(const UniqueFd& fd) { return read_whole(fd.get(), std::size_t{1} << 30, "memory", {}).value(); }
+Buffer bytes_of(const UniqueFd& fd) { return read_whole(fd.get(), std::size_t{1} << 30, "memory", {}).value(); }
 
 Result<UniqueFd> unpack(const TempDir& folder, Bytes image) {
   const std::string path = folder.file("vmlinuz-test");
@@ -37,7 +37,7 @@ TEST_SUITE("kernel") {
     const Buffer vmlinux = vmlinux_file(18, std::size_t{17} << 20);
     const auto unpacked = unpack(folder, bz_image(lz4_payload(vmlinux)));
     REQUIRE(unpacked.ok());
-    CHECK(all_of(unpacked.value()) == vmlinux);
+    CHECK(bytes_of(unpacked.value()) == vmlinux);
     CHECK(kernel_format(unpacked.value().get()).value() == KernelFormat::kVmlinux);
     CHECK(::pwrite(unpacked.value().get(), "x", 1, 0) < 0);
     CHECK(::ftruncate(unpacked.value().get(), 0) < 0);
@@ -51,7 +51,7 @@ TEST_SUITE("kernel") {
       const Buffer image = bz_image(payload);
       const auto given = unpack(folder, image);
       REQUIRE(given.ok());
-      CHECK(all_of(given.value()) == image);
+      CHECK(bytes_of(given.value()) == image);
       CHECK(kernel_format(given.value().get()).value() == KernelFormat::kBzImage);
     }
   }

@@ -22,7 +22,7 @@ using testing::FaultPlan;
 using testing::Operation;
 using testing::TempDir;
 
-CreateOptions qcow2(std::optional<std::uint64_t> size, Qcow2Create format = {}) {
+CreateOptions qcow2_of(std::optional<std::uint64_t> size, Qcow2Create format = {}) {
   return {.size = size, .overwrite = false, .backing = std::nullopt, .format = format};
 }
 
@@ -44,9 +44,9 @@ TEST_CASE("I13: an existing file is never replaced without overwrite, and stays 
   const std::string path = directory.file("a.qcow2");
   write_text(path, "precious");
   Operation operation;
-  CHECK(create_image(path, qcow2(1 << 20), operation.context).error().code == ErrorCode::kImageExists);
+  CHECK(create_image(path, qcow2_of(1 << 20), operation.context).error().code == ErrorCode::kImageExists);
   CHECK(testing::slurp(path) == "precious");
-  CreateOptions options = qcow2(1 << 20);
+  CreateOptions options = qcow2_of(1 << 20);
   options.overwrite = true;
   CHECK(create_image(path, options, operation.context).ok());
   CHECK(image_info(path, {}, operation.context).value().virtual_bytes == 1 << 20);
@@ -109,7 +109,7 @@ TEST_CASE("I13: cancelled or failed at any write or sync, create leaves no new f
           operation.context.wrap_file = [&plan](std::unique_ptr<File> file) -> std::unique_ptr<File> {
             return std::make_unique<FaultFile>(std::move(file), plan);
           };
-          CreateOptions options = qcow2(8 << 20, {.cluster_size = 4096, .preallocation = Preallocation::kMetadata});
+          CreateOptions options = qcow2_of(8 << 20, {.cluster_size = 4096, .preallocation = Preallocation::kMetadata});
           if (raw) options.format = RawCreate{.preallocation = Preallocation::kFull};
           options.overwrite = overwrite;
           const Result<ImageInfo> made = create_image(path, options, operation.context);
@@ -131,7 +131,7 @@ TEST_CASE("I13 I53: a cancelled create leaves nothing") {
   const TempDir directory;
   Operation operation;
   operation.progress.on_report = [&](const ProgressReport&) { operation.cancel.cancel(); };
-  CreateOptions options = qcow2(64 << 20);
+  CreateOptions options = qcow2_of(64 << 20);
   options.format = RawCreate{.preallocation = Preallocation::kFull};
   CHECK(create_image(directory.file("a"), options, operation.context).error().code == ErrorCode::kCancelled);
   CHECK(files_in(directory).empty());
@@ -141,7 +141,7 @@ TEST_CASE("I13: overwriting through a symlink replaces the file that it leads to
   const TempDir directory;
   write_text(directory.file("a"), "old");
   std::filesystem::create_symlink("a", directory.file("link"));
-  CreateOptions options = qcow2(1 << 20);
+  CreateOptions options = qcow2_of(1 << 20);
   options.overwrite = true;
   Operation operation;
   REQUIRE(create_image(directory.file("link"), options, operation.context).ok());
@@ -153,8 +153,8 @@ TEST_CASE("I39: an image in use is not replaced") {
   const TempDir directory;
   const std::string path = directory.file("a.qcow2");
   Operation operation;
-  REQUIRE(create_image(path, qcow2(1 << 20), operation.context).ok());
-  CreateOptions options = qcow2(2 << 20);
+  REQUIRE(create_image(path, qcow2_of(1 << 20), operation.context).ok());
+  CreateOptions options = qcow2_of(2 << 20);
   options.overwrite = true;
   {
     const Layer held = open_layer(path, std::nullopt, Access::kRead, operation.context).value();
@@ -166,11 +166,11 @@ TEST_CASE("I39: an image in use is not replaced") {
 TEST_CASE("the size is the backing's when none is given, and is required without one") {
   const TempDir directory;
   Operation operation;
-  const Error error = create_image(directory.file("a"), qcow2(std::nullopt), operation.context).error();
+  const Error error = create_image(directory.file("a"), qcow2_of(std::nullopt), operation.context).error();
   CHECK(error.code == ErrorCode::kInvalidArgument);
   CHECK(error.message.find("size") != std::string::npos);
   std::ofstream(directory.file("base.raw")) << std::string(3 << 20, 'x');
-  CreateOptions options = qcow2(std::nullopt);
+  CreateOptions options = qcow2_of(std::nullopt);
   options.backing = BackingOption{.path = "base.raw", .format = DiskFormat::kRaw};
   const ImageInfo info = create_image(directory.file("a"), options, operation.context).value();
   CHECK(info.virtual_bytes == 3 << 20);
@@ -185,14 +185,14 @@ TEST_CASE("I21 I25 I26: a missing, endless or self-referring backing is refused,
   const TempDir directory;
   Operation operation;
   const auto over = [&](const std::string& name, const std::string& backing, bool overwrite = false) {
-    CreateOptions options = qcow2(1 << 20);
+    CreateOptions options = qcow2_of(1 << 20);
     options.overwrite = overwrite;
     options.backing = BackingOption{.path = backing, .format = DiskFormat::kQcow2};
     return create_image(directory.file(name), options, operation.context);
   };
   CHECK(over("a", "none").error().code == ErrorCode::kImageNotFound);
   CHECK(files_in(directory).empty());
-  REQUIRE(create_image(directory.file("c0"), qcow2(1 << 20), operation.context).ok());
+  REQUIRE(create_image(directory.file("c0"), qcow2_of(1 << 20), operation.context).ok());
   for (int i = 1; i < 16; ++i) REQUIRE(over("c" + std::to_string(i), "c" + std::to_string(i - 1)).ok());
   CHECK(over("c16", "c15").error().code == ErrorCode::kImageChain);
   CHECK(over("c0", "c1", true).error().code == ErrorCode::kImageChain);
@@ -210,14 +210,14 @@ TEST_CASE("I9: options that no image can have are invalid arguments by name") {
     CHECK(error.message.find(named) != std::string::npos);
     CHECK(files_in(directory).empty());
   };
-  refused(qcow2(1 << 20, {.cluster_size = 1000}), "clusterSize", ErrorCode::kInvalidArgument);
-  refused(qcow2(1 << 20, {.refcount_bits = 3}), "refcountBits", ErrorCode::kInvalidArgument);
-  refused(qcow2(1 << 20, {.version = 2, .lazy_refcounts = true}), "lazyRefcounts", ErrorCode::kInvalidArgument);
-  refused(qcow2(1 << 20, {.zstd = true}), "zstd", ErrorCode::kUnsupported);
-  refused(qcow2(1 << 20, {.extended_l2 = true}), "extendedL2", ErrorCode::kUnsupported);
-  refused(qcow2(UINT64_MAX), "size", ErrorCode::kInvalidArgument);
-  refused(qcow2((std::uint64_t{1} << 63) - 1), "size", ErrorCode::kInvalidArgument);
-  CreateOptions raw = qcow2(512);
+  refused(qcow2_of(1 << 20, {.cluster_size = 1000}), "clusterSize", ErrorCode::kInvalidArgument);
+  refused(qcow2_of(1 << 20, {.refcount_bits = 3}), "refcountBits", ErrorCode::kInvalidArgument);
+  refused(qcow2_of(1 << 20, {.version = 2, .lazy_refcounts = true}), "lazyRefcounts", ErrorCode::kInvalidArgument);
+  refused(qcow2_of(1 << 20, {.zstd = true}), "zstd", ErrorCode::kUnsupported);
+  refused(qcow2_of(1 << 20, {.extended_l2 = true}), "extendedL2", ErrorCode::kUnsupported);
+  refused(qcow2_of(UINT64_MAX), "size", ErrorCode::kInvalidArgument);
+  refused(qcow2_of((std::uint64_t{1} << 63) - 1), "size", ErrorCode::kInvalidArgument);
+  CreateOptions raw = qcow2_of(512);
   raw.format = RawCreate{.preallocation = Preallocation::kMetadata};
   refused(raw, "preallocation", ErrorCode::kInvalidArgument);
   raw.format = RawCreate{};
@@ -234,7 +234,7 @@ TEST_CASE("I10: sizes 0, 1, unaligned and near the limits are images or typed er
       CAPTURE(raw);
       const TempDir directory;
       Operation operation;
-      CreateOptions options = qcow2(size);
+      CreateOptions options = qcow2_of(size);
       if (raw) options.format = RawCreate{};
       const std::string path = directory.file("a");
       const Result<ImageInfo> made = create_image(path, options, operation.context);
@@ -264,7 +264,7 @@ TEST_CASE("I15: preallocation allocates what it says, by block count") {
       CAPTURE(static_cast<int>(preallocation));
       const TempDir directory;
       const std::string path = directory.file("a");
-      CreateOptions options = qcow2(kSize, {.preallocation = preallocation});
+      CreateOptions options = qcow2_of(kSize, {.preallocation = preallocation});
       if (raw) options.format = RawCreate{.preallocation = preallocation};
       Operation operation;
       const ImageInfo info = create_image(path, options, operation.context).value();
@@ -291,7 +291,7 @@ TEST_CASE("a new image has the mode that the umask leaves, as other files of the
   const TempDir directory;
   const mode_t before = ::umask(027);
   Operation operation;
-  REQUIRE(create_image(directory.file("a"), qcow2(512), operation.context).ok());
+  REQUIRE(create_image(directory.file("a"), qcow2_of(512), operation.context).ok());
   ::umask(before);
   struct stat status = {};
   REQUIRE(::stat(directory.file("a").c_str(), &status) == 0);
@@ -301,8 +301,8 @@ TEST_CASE("a new image has the mode that the umask leaves, as other files of the
 TEST_CASE("I41: callers who are restricted create only inside of the allowed directories") {
   const TempDir inside, outside;
   Operation operation({inside.path()}, true);
-  CHECK(create_image(inside.file("a"), qcow2(512), operation.context).ok());
-  CHECK(create_image(outside.file("a"), qcow2(512), operation.context).error().code == ErrorCode::kPathRefused);
+  CHECK(create_image(inside.file("a"), qcow2_of(512), operation.context).ok());
+  CHECK(create_image(outside.file("a"), qcow2_of(512), operation.context).error().code == ErrorCode::kPathRefused);
   CHECK(files_in(outside).empty());
 }
 

@@ -34,10 +34,10 @@ std::vector<int> held_bytes(int fd) {
   return bytes;
 }
 
-struct Image {
+struct LockedImage {
   TempDir directory;
   std::string path = directory.file("image.qcow2");
-  Image() { testing::qemu_img({"create", "-q", "-f", "qcow2", path, "1M"}); }
+  LockedImage() { testing::qemu_img({"create", "-q", "-f", "qcow2", path, "1M"}); }
 };
 
 // A qemu-io that has the image open, and tells so, until it is destroyed.
@@ -92,7 +92,7 @@ class QemuHolds {
 }  // namespace
 
 TEST_CASE("I39: the bytes that are locked are those of QEMU's protocol") {
-  const Image image;
+  const LockedImage image;
   const UniqueFd observer = open_image(image.path);
   {
     const UniqueFd reader = open_image(image.path);
@@ -106,7 +106,7 @@ TEST_CASE("I39: the bytes that are locked are those of QEMU's protocol") {
 }
 
 TEST_CASE("I40: in one process readers share, and of two writers one is refused and holds nothing") {
-  const Image image;
+  const LockedImage image;
   const UniqueFd first = open_image(image.path);
   const UniqueFd second = open_image(image.path);
   const UniqueFd third = open_image(image.path);
@@ -117,7 +117,7 @@ TEST_CASE("I40: in one process readers share, and of two writers one is refused 
 }
 
 TEST_CASE("I40: a writer refuses readers and writers of its process until it is closed") {
-  const Image image;
+  const LockedImage image;
   UniqueFd writer = open_image(image.path);
   const UniqueFd other = open_image(image.path);
   REQUIRE(lock_image(writer.get(), LockMode::kWriter, image.path).ok());
@@ -133,7 +133,7 @@ TEST_CASE("I40: a writer refuses readers and writers of its process until it is 
 }
 
 TEST_CASE("I39: a lock survives that another descriptor of the file is closed") {
-  const Image image;
+  const LockedImage image;
   const UniqueFd writer = open_image(image.path);
   REQUIRE(lock_image(writer.get(), LockMode::kWriter, image.path).ok());
   open_image(image.path).reset();
@@ -142,7 +142,7 @@ TEST_CASE("I39: a lock survives that another descriptor of the file is closed") 
 }
 
 TEST_CASE("I39: an image that QEMU has open is refused, by what QEMU does with it") {
-  const Image image;
+  const LockedImage image;
   const UniqueFd ours = open_image(image.path);
   {
     const QemuHolds writer(image.path, true);
@@ -159,7 +159,7 @@ TEST_CASE("I39: an image that QEMU has open is refused, by what QEMU does with i
 }
 
 TEST_CASE("I39: qemu-img and qemu-io refuse an image that is locked here, and share it with a reader") {
-  const Image image;
+  const LockedImage image;
   UniqueFd ours = open_image(image.path);
   REQUIRE(lock_image(ours.get(), LockMode::kWriter, image.path).ok());
   CHECK(testing::qemu_img({"info", image.path}).exit_code == 1);
@@ -173,7 +173,7 @@ TEST_CASE("I39: qemu-img and qemu-io refuse an image that is locked here, and sh
 }
 
 TEST_CASE("I39: an exclusive lock of another kind of program is named by its byte") {
-  const Image image;
+  const LockedImage image;
   const UniqueFd foreign = open_image(image.path);
   struct flock lock = {};
   lock.l_type = F_WRLCK;
@@ -188,7 +188,7 @@ TEST_CASE("I39: an exclusive lock of another kind of program is named by its byt
 }
 
 TEST_CASE("I39: a lock dies with the process that held it") {
-  const Image image;
+  const LockedImage image;
   int ready[2];
   REQUIRE(::pipe2(ready, O_CLOEXEC) == 0);
   const UniqueFd ready_in(ready[0]);

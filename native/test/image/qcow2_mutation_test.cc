@@ -7,7 +7,7 @@ namespace sluicebox::image::qcow2 {
 namespace {
 
 // A small image with all kinds of clusters: header, tables, data, zeros.
-std::vector<std::byte> sample() {
+std::vector<std::byte> sample_bytes() {
   PlanOptions options = disk(64 * 512, 512);
   options.backing_path = "base.raw";
   options.backing_format = "raw";
@@ -47,7 +47,7 @@ void read_everything(std::vector<std::byte> bytes) {
 }  // namespace
 
 TEST_CASE("I12: any one byte of an image's metadata may be damaged: it gives a result or a typed error, and no write") {
-  const std::vector<std::byte> whole = sample();
+  const std::vector<std::byte> whole = sample_bytes();
   for (std::size_t at = 0; at < whole.size(); ++at) {
     for (const unsigned damage : {0x01U, 0x80U, 0xffU}) {
       std::vector<std::byte> bytes = whole;
@@ -58,7 +58,7 @@ TEST_CASE("I12: any one byte of an image's metadata may be damaged: it gives a r
 }
 
 TEST_CASE("I12: an image cut at any length gives a result or a typed error, and no write") {
-  const std::vector<std::byte> whole = sample();
+  const std::vector<std::byte> whole = sample_bytes();
   for (std::size_t length = 0; length < whole.size(); ++length) {
     read_everything({whole.begin(), whole.begin() + static_cast<std::ptrdiff_t>(length)});
   }

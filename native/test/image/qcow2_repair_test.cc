@@ -4,7 +4,7 @@ namespace sluicebox::image::qcow2 {
 namespace {
 
 // 4 MiB in 64 KiB clusters, 10 of them written.
-Image written() {
+Image written_for_repair() {
   MemoryFile file(planned(disk(4 << 20)));
   auto block = open_writable(file);
   must(block->write(0, pattern(10 << 16, 5)));
@@ -31,7 +31,7 @@ void repair_keeps(const Image& image, Repair repair) {
 TEST_CASE("I36: a refcount table entry that names a guest's cluster makes no repair write there") {
   for (const Repair repair : {Repair::kLeaks, Repair::kAll}) {
     CAPTURE(static_cast<int>(repair));
-    Image image = written();
+    Image image = written_for_repair();
     put64(image, get64(image, 48) + 8, data_of(image, 0));
     repair_keeps(image, repair);
     if (repair == Repair::kLeaks) continue;
@@ -49,7 +49,7 @@ TEST_CASE("I36: a refcount table entry that names a guest's cluster makes no rep
 
 TEST_CASE("I36: so it is for a table that only a snapshot uses, and for two entries that name one block") {
   const Scratch scratch;
-  const std::string path = scratch.put("a", written());
+  const std::string path = scratch.put("a", written_for_repair());
   must_run("qemu-img snapshot -c one " + path);
   must_run("qemu-io -c 'write -P 7 0 640k' " + path);
   const Image image = scratch.get("a");
@@ -71,7 +71,7 @@ TEST_CASE("I36: so it is for a table that only a snapshot uses, and for two entr
 }
 
 TEST_CASE("I36: a table that an L2 entry names as its data is not changed by a repair of flags") {
-  Image image = written();
+  Image image = written_for_repair();
   put64(image, l2_of(image) + 8, l2_of(image) | kEntryCopied);
   const Image table(image.begin() + static_cast<std::ptrdiff_t>(l2_of(image)),
                     image.begin() + static_cast<std::ptrdiff_t>(l2_of(image) + 65536));

@@ -12,18 +12,19 @@ struct Update {
   std::uint64_t used_end = 0;   // how far the old or the new header reaches
 };
 
-Error invalid(std::string text) { return Error(ErrorCode::kInvalidArgument, "backing: " + std::move(text)); }
+Error invalid_backing(std::string text) { return Error(ErrorCode::kInvalidArgument, "backing: " + std::move(text)); }
 
 Status check_text(const std::optional<BackingReference>& backing) {
   if (!backing) return {};
-  if (backing->path.empty()) return invalid("the path is empty");
+  if (backing->path.empty()) return invalid_backing("the path is empty");
   if (backing->path.size() > kMaxBackingPath) {
-    return invalid("the path has " + std::to_string(backing->path.size()) + " bytes, the format stores at most 1023");
+    return invalid_backing("the path has " + std::to_string(backing->path.size()) +
+                           " bytes, the format stores at most 1023");
   }
-  if (backing->path.find('\0') != std::string::npos) return invalid("the path has a NUL byte");
+  if (backing->path.find('\0') != std::string::npos) return invalid_backing("the path has a NUL byte");
   if (!backing->format) return {};
-  if (backing->format->size() > kMaxBackingFormat) return invalid("the format's name is too long");
-  if (backing->format->find('\0') != std::string::npos) return invalid("the format has a NUL byte");
+  if (backing->format->size() > kMaxBackingFormat) return invalid_backing("the format's name is too long");
+  if (backing->format->find('\0') != std::string::npos) return invalid_backing("the format has a NUL byte");
   return {};
 }
 
@@ -63,7 +64,7 @@ Result<Update> lay_out(const ImageState& image, const std::optional<BackingRefer
   const std::size_t path_bytes = backing ? backing->path.size() : 0;
   if (cluster == kSectorBytes) {
     if (!fit_extensions(update.header, kSectorBytes - std::min<std::size_t>(kSectorBytes, path_bytes))) {
-      return invalid("the path does not fit in the first cluster");
+      return invalid_backing("the path does not fit in the first cluster");
     }
   } else if (!fit_extensions(update.header, kSectorBytes)) {
     return Error(ErrorCode::kUnsupported, "the header's extensions leave no room to change the backing in one step");
@@ -83,7 +84,7 @@ Result<Update> lay_out(const ImageState& image, const std::optional<BackingRefer
     } else if (path_bytes < kSectorBytes && fit_extensions(update.header, kSectorBytes - path_bytes)) {
       update.header.backing_offset = serialize_header(update.header).size();
     } else {
-      return invalid("the path finds no place in the first cluster beside the old one");
+      return invalid_backing("the path finds no place in the first cluster beside the old one");
     }
   }
   update.used_end = std::max(update.used_end, update.header.backing_offset + path_bytes);
