@@ -1,6 +1,6 @@
 // You will see the main job from end to end: real file systems in base images, an overlay moved between them, a cancelled move, a
 // refused hostile image, and what each step cost here and with qemu-img; then a box that builds, streams, ends and vanishes; and
-// a virtual machine whose disk moves to a new base while it runs.
+// a virtual machine whose disk moves to a new base while it runs, and a clone that goes on from its memory.
 import { mkdir, mkdtemp, readdir, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -170,7 +170,7 @@ try {
   await tourBoxes(runtime, expectSame)
   await tourMachines(runtime, folder, expectSame)
 } finally {
-  say('17. Close')
+  say('18. Close')
   await runtime.close()
   const left = await readdir(folder)
   await rm(folder, { recursive: true })

@@ -93,6 +93,21 @@ export interface BoxInfo {
   readonly warnings: readonly string[]
 }
 
+export interface SnapshotInfo {
+  readonly id: string
+  readonly name: string
+  readonly createdAt: Date
+  /** Whether the machine's memory is in it. */
+  readonly memory: boolean
+  /** What it takes on the host's disk. */
+  readonly bytes: number
+  /** How long the guest stood still for it; without memory, how long its writes to disk waited. */
+  readonly pausedMs: number
+  /** The id of the box's snapshot before it. */
+  readonly parent?: string
+  readonly labels: Readonly<Record<string, string>>
+}
+
 export interface BoxEvents {
   /** Each change, once, in order. */
   state: [state: BoxState, previous: BoxState]

@@ -2,8 +2,17 @@
 import { BoxLostError, BoxNotFoundError } from './box-errors.js'
 import { BoxClock } from './box-clock.js'
 import { toInfo } from './box-info.js'
+import { BoxSnapshots, type CloneOptions, type SnapshotHome, type SnapshotOptions } from './box-snapshots.js'
 import { type Change, isEnd, States } from './box-states.js'
-import type { BoxEvents, BoxInfo, BoxLifecycleEvent, BoxState, Isolation, StopReason } from './box-types.js'
+import type {
+  BoxEvents,
+  BoxInfo,
+  BoxLifecycleEvent,
+  BoxState,
+  Isolation,
+  SnapshotInfo,
+  StopReason,
+} from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
 import { escapeCommand } from './escape.js'
 import { type ListenerFailure, TypedEvents } from './events.js'
@@ -35,6 +44,13 @@ export interface BoxHome extends HandleSurroundings {
   readonly isClosed: boolean
   listenerFailed: ListenerFailure
   lifecycle(event: BoxLifecycleEvent): void
+  /** A new box from a snapshot of another. */
+  clone(
+    op: string,
+    request: object,
+    signal: AbortSignal | undefined,
+    above: (...args: never[]) => unknown,
+  ): Promise<Box>
   /** It was removed, or let go. */
   forget(box: Box): void
 }
@@ -48,6 +64,7 @@ const ENDED: readonly BoxState[] = ['stopped', 'failed', 'removed']
 export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   readonly id: string
   readonly name?: string
+  readonly snapshots: BoxSnapshots
   readonly #home: BoxHome
   readonly #handle: Handle
   readonly #states: States
@@ -86,6 +103,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
       listenerFailed: home.listenerFailed,
       ended: (execution) => this.#forget(execution),
     }
+    this.snapshots = new BoxSnapshots(this.#snapshotHome())
     this.#clock = new BoxClock(parseConfig(record).clock, (why) => this.#timeIsUp(why))
     if (record.state === 'running') this.#clock.run()
     // The record has what these tell, but for what happened after it was read.
@@ -222,6 +240,25 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     else if (!this.#isOurs) this.#letGo()
   }
 
+  /**
+   * Keeps one instant of the disks, and with `memory` of the machine, which runs on. Default name: made up. One that the box has is
+   * SNAPSHOT_EXISTS.
+   */
+  snapshot(name?: string, options?: SnapshotOptions): Promise<SnapshotInfo> {
+    return this.snapshots.take(name, options, this.snapshot)
+  }
+
+  /**
+   * Another box that is what this one is now, or was at the snapshot `from`; then the two are independent of each other. It has an id,
+   * a host name, random numbers and a clock of its own, and none of this one's executions. With `count`: as many, one settled result
+   * each, so that a failure hides no survivor. See docs/clones.md.
+   */
+  clone(options?: CloneOptions & { count?: undefined }): Promise<Box>
+  clone(options: Omit<CloneOptions, 'name'> & { count: number }): Promise<PromiseSettledResult<Box>[]>
+  clone(options?: CloneOptions & { count?: number }): Promise<Box | PromiseSettledResult<Box>[]> {
+    return this.snapshots.clone(options, this.clone)
+  }
+
   /** For Runtime.rebase(). `disk`: a path or a device of its disks; empty: the root disk. @internal */
   async rebase(disk: string, options: RebaseOptions, above: Above): Promise<RebaseResult> {
     const op = 'rebase'
@@ -273,6 +310,27 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     for (const execution of [...this.#executions.values()]) execution.cutOff(lost('execution'))
     this.#states.close(error)
     this.#handle.release()
+  }
+
+  #snapshotHome(): SnapshotHome {
+    const self = this
+    const context = { boxId: this.id }
+    return {
+      boxId: this.id,
+      isEphemeral: this.#record.ephemeral,
+      get state() {
+        return self.state
+      },
+      check: (op) => this.#check(op),
+      run: (name, op, request, signal, above) =>
+        this.#home.calls.run({ name, op, request: { ...request, box: this.#handle.id }, signal, context }, above),
+      clone: (op, request, signal, above) => this.#home.clone(op, { ...request, box: this.#handle.id }, signal, above),
+      changed: (record) => {
+        this.#record = record
+      },
+      stop: (signal) => this.stop({ force: true, signal }),
+      start: (signal) => this.start({ signal }),
+    }
   }
 
   #run(op: string, read: () => RunSettings, above: Above): Promise<RunResult<string | Bytes>> {

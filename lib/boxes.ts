@@ -42,7 +42,10 @@ export class Boxes {
   readonly #pools = new Set<BoxPool>()
 
   /** `path`: the runtime's home. */
-  constructor(path: string, home: Omit<BoxHome, 'forget' | 'isClosed' | 'handles'> & { isClosed(): boolean }) {
+  constructor(
+    path: string,
+    home: Omit<BoxHome, 'forget' | 'clone' | 'isClosed' | 'handles'> & { isClosed(): boolean },
+  ) {
     this.#path = path
     this.#home = {
       ...home,
@@ -51,6 +54,7 @@ export class Boxes {
         return home.isClosed()
       },
       forget: (box) => this.#forget(box),
+      clone: (op, request, signal, above) => this.#make(op, 'box.clone', request, signal, undefined, above),
     }
   }
 
@@ -182,12 +186,23 @@ export class Boxes {
     return Promise.allSettled(Array.from(this.#open.values(), (box) => box.end(graceMs)))
   }
 
-  async #create(
+  #create(
     { request }: CreateSettings,
     signal: AbortSignal | undefined,
     onProgress: Call['onProgress'],
     above: Above,
     name = 'create',
+  ): Promise<Box> {
+    return this.#make(name, 'box.create', request, signal, onProgress, above)
+  }
+
+  async #make(
+    name: string,
+    op: string,
+    request: object,
+    signal: AbortSignal | undefined,
+    onProgress: Call['onProgress'],
+    above: Above,
   ): Promise<Box> {
     const adopt = (value: unknown) => {
       const box = this.#adopt(value as Opened, true)
@@ -198,7 +213,7 @@ export class Boxes {
       }
       return box
     }
-    const call = { name, op: 'box.create', signal, onProgress, adopt, abortGraceMs: 0 }
+    const call = { name, op, signal, onProgress, adopt, abortGraceMs: 0 }
     return (await this.#home.boots.run({ ...call, request: { ...request, home: this.#path } }, above)) as Box
   }
 

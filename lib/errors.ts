@@ -24,6 +24,8 @@ export type SluiceboxErrorCode =
   | 'EXEC_LOST'
   | 'EXEC_NOT_FOUND'
   | 'EXEC_EXISTS'
+  | 'SNAPSHOT_NOT_FOUND'
+  | 'SNAPSHOT_EXISTS'
   | 'WAIT_TIMEOUT'
   | 'STDIN_CLOSED'
   | 'IMAGE_NOT_FOUND'

@@ -10,6 +10,7 @@ export {
   ExecSpawnError,
   ExecTimeoutError,
 } from './box-errors.js'
+export { BoxSnapshots, type CloneOptions, type SnapshotOptions } from './box-snapshots.js'
 export type {
   BoxCreateOptions,
   BoxEvents,
@@ -20,6 +21,7 @@ export type {
   DiskSpec,
   Isolation,
   Rootfs,
+  SnapshotInfo,
   StopReason,
 } from './box-types.js'
 export {

@@ -75,6 +75,8 @@ export const errorFactories: Readonly<Record<string, Made>> = {
   box_lost: (message, details) => new BoxLostError(message, details),
   in_use: plain('IN_USE'),
   home_incompatible: plain('HOME_INCOMPATIBLE'),
+  snapshot_not_found: plain('SNAPSHOT_NOT_FOUND'),
+  snapshot_exists: plain('SNAPSHOT_EXISTS'),
   exec_spawn: (message, details) => new ExecSpawnError(message, details),
   exec_lost: (message, details) => new ExecLostError(message, details),
   exec_exists: plain('EXEC_EXISTS'),

@@ -3,11 +3,13 @@ import {
   type Box,
   type BoxInfo,
   type BoxPool,
+  type BoxSnapshots,
   type Execution,
   type ExitInfo,
   type RebaseResult,
   Runtime,
   type RunResult,
+  type SnapshotInfo,
 } from '../dist/index.js'
 
 const runtime = new Runtime()
@@ -39,6 +41,23 @@ expectError(box.run(['true'], { stdin: 'pipe' }))
 expectError(box.run(['true'], { encoding: 'hex' }))
 box.on('state', (state, previous) => expectAssignable<[string, string]>([state, previous]))
 expectError(box.on('nosuch', () => {}))
+
+expectType<Promise<SnapshotInfo>>(box.snapshot())
+expectType<Promise<SnapshotInfo>>(box.snapshot('warm', { memory: true, labels: { team: 'a' } }))
+expectError(box.snapshot({ memory: true }))
+expectType<BoxSnapshots>(box.snapshots)
+expectType<Promise<SnapshotInfo[]>>(box.snapshots.list())
+expectType<Promise<void>>(box.snapshots.restore('warm', { signal: AbortSignal.timeout(5) }))
+expectType<Promise<void>>(box.snapshots.remove('warm'))
+expectError(box.snapshots.restore())
+expectType<Promise<Box>>(box.clone())
+expectType<Promise<Box>>(box.clone({ name: 'web-2', from: 'warm', memory: false }))
+expectType<Promise<PromiseSettledResult<Box>[]>>(box.clone({ count: 3, from: 'warm' }))
+expectError(box.clone({ count: 3, name: 'web-2' }))
+declare const snapshot: SnapshotInfo
+expectType<Date>(snapshot.createdAt)
+expectType<string | undefined>(snapshot.parent)
+expectType<Readonly<Record<string, string>>>(snapshot.labels)
 
 declare const execution: Execution
 expectAssignable<AsyncDisposable>(execution)

@@ -85,6 +85,7 @@ async function slowReader(box: Box, expectSame: ExpectSame): Promise<void> {
     // Slower than the program by far: it waits for us.
     if (bytes % 8 < 1) await new Promise((resolve) => setImmediate(resolve))
   }
+  expectSame('it ends by itself', (await flood.wait()).exitCode, 0)
   say(`  memory grew by ${((peak - from) / mib).toFixed(0)} MiB at most`)
   expectSame('every byte came', bytes, size)
   expectSame('memory stayed flat', peak - from < 64 * mib, true)

@@ -1,7 +1,7 @@
-// The tour's last part: a virtual machine on an overlay that our engine wrote, moved to a new base while it runs.
+// The tour's last part: a virtual machine on an overlay that our engine wrote, moved to a new base while it runs, and cloned.
 import { copyFile, open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { type Runtime, SluiceboxError } from 'sluicebox'
+import { type Box, type Runtime, SluiceboxError } from 'sluicebox'
 import { makeGuestDisk } from './guest-disk.js'
 import { mib, timed } from './machine.js'
 import { progressBar, say } from './screen.js'
@@ -63,8 +63,27 @@ export async function tourMachines(runtime: Runtime, folder: string, expectSame:
   expectSame('it is sound', (await runtime.images.check(diskPath as string)).ok, true)
   await box.start()
   expectSame('and boots from the new base with the same files', (await box.shell(HASH)).stdout, before)
+
+  say('17. A clone goes on from its memory')
+  await cloneIt(box, expectSame)
   await box.remove({ force: true })
   expectSame('nothing is left of it', (await readdir(join(runtime.home, 'boxes'))).length, 0)
+}
+
+/** What was warmed up once is there at once, in a machine that is another one. */
+async function cloneIt(box: Box, expectSame: ExpectSame): Promise<void> {
+  await box.shell('seq 100000 | md5sum > /dev/shm/warm')
+  const snapshot = await box.snapshot('warm', { memory: true })
+  say(`  kept in ${(snapshot.bytes / mib).toFixed(0)} MiB; it stood still for ${snapshot.pausedMs.toFixed(1)} ms`)
+  const look = 'cat /dev/shm/warm; hostname; head -c 8 /dev/urandom | md5sum'
+  const [clone, up] = await timed(() => box.clone({ from: 'warm' }))
+  const [said, exec] = await timed(() => clone.shell(look))
+  say(`  a clone was up after ${up.toFixed(0)} ms, and its first exec took ${exec.toFixed(0)} ms`)
+  const [warm, ...own] = said.stdout.split('\n')
+  const [same, ...its] = (await box.shell(look)).stdout.split('\n')
+  expectSame('it has what was warmed up', warm, same)
+  expectSame('but a name and random numbers of its own', own.filter((line) => its.includes(line)).length, 0)
+  await clone.remove({ force: true })
 }
 
 /** Another base has other bytes, here and there. */

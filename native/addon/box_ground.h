@@ -8,6 +8,7 @@
 #include <string>
 
 #include "base/mutex.h"
+#include "base/path_policy.h"
 #include "base/thread_pool.h"
 #include "box/engine.h"
 #include "box/home.h"
@@ -20,6 +21,7 @@ struct BoxGround {
   std::shared_ptr<box::Reactor> reactor;
   std::shared_ptr<box::Engine> engine;
   ThreadPool& pool;
+  std::shared_ptr<const PathPolicy> policy;  // of the images that boxes have for disks
 
   // The home, made and cleaned of what dead owners left when it is asked for first. On a worker.
   Result<std::shared_ptr<const box::Home>> home(const std::string& path) EXCLUDES(mutex_);
@@ -36,8 +38,9 @@ struct BoxGround {
   std::shared_ptr<const box::Home> home_ GUARDED_BY(mutex_);
 
  public:
-  BoxGround(std::shared_ptr<box::Reactor> its_reactor, std::shared_ptr<box::Engine> its_engine, ThreadPool& its_pool)
-      : reactor(std::move(its_reactor)), engine(std::move(its_engine)), pool(its_pool) {}
+  BoxGround(std::shared_ptr<box::Reactor> its_reactor, std::shared_ptr<box::Engine> its_engine, ThreadPool& its_pool,
+            std::shared_ptr<const PathPolicy> its_policy)
+      : reactor(std::move(its_reactor)), engine(std::move(its_engine)), pool(its_pool), policy(std::move(its_policy)) {}
 };
 
 }  // namespace sluicebox::addon

@@ -6,6 +6,9 @@
 #include <utility>
 
 #include "base/path_policy.h"
+#include "base/progress.h"
+#include "box/layers.h"
+#include "box/snapshots.h"
 
 namespace sluicebox::addon {
 
@@ -58,8 +61,36 @@ void remove_ended(const box::Home& home, const std::string& id) {
   }
 }
 
-Status make_disks(const BoxGround& ground, const box::Home& home, Added& added) {
+// A clone's disks, and the memory that it goes on from.
+Status copy_box(const box::Home& home, const CreateRequest::From& from, Added& added, const PathPolicy& policy,
+                std::optional<box::MemoryImage>& memory) {
+  const MutexLock turn(from.source->layers_turn());
+  const box::BoxRecord source = from.source->record();
+  const UniqueFd source_directory = TRY(from.source->home().directory(source.id));
+  const box::SnapshotRecord snapshot = TRY(box::find_snapshot(source_directory.get(), from.snapshot));
+  if (from.memory.value_or(snapshot.memory)) {
+    if (!snapshot.memory) {
+      return Error(ErrorCode::kUnsupported, "the snapshot \"" + snapshot.name + "\" was taken without memory")
+          .advise("Take one with memory: true, or clone with memory: false.");
+    }
+    memory.emplace(box::MemoryImage{.snapshot = snapshot.id,
+                                    .qemu = snapshot.qemu,
+                                    .state = TRY(box::open_state(source_directory.get(), snapshot.id))});
+  }
+  const std::string folder = TRY(path_of_fd(added.held->directory.get()));
+  NoProgress silent;
+  CancelToken cancel;  // of its own: it is a step of something larger
+  image::OperationContext context{.policy = policy, .cancel = cancel, .progress = silent};
+  context.chain_depth = image::kMaxOwnChainDepth;
+  TRY(box::copy_disks(snapshot, source, source_directory.get(), added.record, added.held->directory.get(), folder,
+                      context));
+  return home.update(added.record);
+}
+
+Status make_disks(const BoxGround& ground, const box::Home& home, const CreateRequest& request, Added& added,
+                  std::optional<box::MemoryImage>& memory) {
   if (!added.record.spec.machine) return ok_status();
+  if (request.from) return copy_box(home, *request.from, added, *ground.policy, memory);
   const std::string directory = TRY(path_of_fd(added.held->directory.get()));
   TRY(ground.engine->make_disks(added.record, directory));
   return home.update(added.record);
@@ -89,17 +120,22 @@ void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<con
   };
 }
 
-// Who makes one box often makes another: its start is begun. Nobody asks for long, and it goes.
-void prepare_next(const std::shared_ptr<BoxGround>& ground) {
-  ground->engine->prepare();
-  ground->reactor->post([weak = std::weak_ptr<BoxGround>(ground)] {
+// What was made ahead, and nobody asked for since, goes.
+void retire_later(const std::shared_ptr<BoxGround>& ground, std::chrono::seconds age) {
+  ground->reactor->post([weak = std::weak_ptr<BoxGround>(ground), age] {
     const auto here = weak.lock();
     if (!here) return;
-    here->reactor->at(box::Clock::now() + kSpareAge, [weak] {
+    here->reactor->at(box::Clock::now() + age, [weak] {
       const auto still_here = weak.lock();
       if (still_here) still_here->on_worker([still_here] { still_here->engine->retire(kSpareAge); });
     });
   });
+}
+
+// Who makes one box often makes another: its start is begun.
+void prepare_next(const std::shared_ptr<BoxGround>& ground) {
+  ground->engine->prepare();
+  retire_later(ground, kSpareAge);
 }
 
 }  // namespace
@@ -121,7 +157,8 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     }
     return done(std::move(*found));
   }
-  if (Status made = make_disks(*ground, **home, *added); !made.ok()) {
+  std::optional<box::MemoryImage> memory;
+  if (Status made = make_disks(*ground, **home, request, *added, memory); !made.ok()) {
     added->held.reset();
     remove_ended(**home, added->record.id);
     return done(std::move(made).error());
@@ -136,7 +173,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     return done(std::move(made));
   }
   ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
-  auto launched = open->box->launch_on_worker(std::move(added->held), cancel, deadline);
+  auto launched = open->box->launch_on_worker(std::move(added->held), memory ? &*memory : nullptr, cancel, deadline);
   if (!launched.ok()) remove_ended(**home, added->record.id);
   const bool prepare = launched.ok();
   const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));
@@ -148,6 +185,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
       done(std::move(started).error());
   });
   if (prepare) prepare_next(ground);
+  if (memory) retire_later(ground, box::kTemplateAge);
 }
 
 Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path,
@@ -170,11 +208,38 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
     if (Status begun = open->box->begin_start(); !begun.ok()) return done(std::move(begun));
     ground->on_worker(operation, [=] {
       auto held = std::exchange(open->held, std::nullopt);
+      const box::MemoryImage* memory = open->memory ? &*open->memory : nullptr;
       const auto result = std::make_shared<Result<box::LaunchedBox>>(
-          open->box->launch_on_worker(std::move(held), operation->cancel(), box::Clock::now() + boot_timeout));
+          open->box->launch_on_worker(std::move(held), memory, operation->cancel(), box::Clock::now() + boot_timeout));
+      // It goes on from there once.
+      if (result->ok()) open->memory.reset();
       ground->reactor->post([=] { done(open->box->finish_start(std::move(*result))); });
     });
   });
+}
+
+Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& name) {
+  const MutexLock turn(open.box->layers_turn());
+  const box::BoxRecord record = open.box->record();
+  std::optional<box::Home::Held> lock;
+  if (!open.held) lock = TRY(open.box->home().hold(record.id));
+  const UniqueFd directory = TRY(open.box->home().directory(record.id));
+  const box::SnapshotRecord snapshot = TRY(box::find_snapshot(directory.get(), name));
+  std::optional<box::MemoryImage> memory;
+  if (snapshot.memory) {
+    memory.emplace(box::MemoryImage{
+        .snapshot = snapshot.id, .qemu = snapshot.qemu, .state = TRY(box::open_state(directory.get(), snapshot.id))});
+  }
+  NoProgress silent;
+  CancelToken cancel;  // of its own: it is a step of something larger
+  image::OperationContext context{.policy = *ground.policy, .cancel = cancel, .progress = silent};
+  context.chain_depth = image::kMaxOwnChainDepth;
+  auto disks = TRY(box::restore_disks(snapshot, record, directory.get(), open.box->home().path_of(record.id), context));
+  TRY(open.box->update([&](box::BoxRecord& changed) { changed.disks = std::move(disks); }));
+  open.memory = std::move(memory);
+  box::drop_unused_layers(directory.get(), open.box->record());
+  if (lock) lock->let_go();
+  return ok_status();
 }
 
 void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,

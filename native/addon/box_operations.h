@@ -28,6 +28,14 @@ struct CreateRequest {
   IfExists if_exists = IfExists::kError;
   bool start = true;
   std::chrono::milliseconds boot_timeout{0};
+  // Of a clone: the box it is to be a copy of, as it was then. `spec` says in what it differs: its name, whether it is
+  // kept, its config.
+  struct From {
+    std::shared_ptr<box::Box> source;
+    std::string snapshot;  // its name or id
+    std::optional<bool> memory;
+  };
+  std::optional<From> from = std::nullopt;
 };
 using MadeCallback = std::function<void(Result<MadeBox>)>;
 
@@ -41,6 +49,8 @@ Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::st
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
                const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,
                const std::function<void(Status)>& done);
+// On a worker: the disks of a box that stands, and its memory where the snapshot has one, are what they were then.
+Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& snapshot);
 // From any thread. `done` on the reactor's, or on a worker.
 void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
                 const std::shared_ptr<event_queue::Operation>& operation, const std::function<void(Status)>& done);

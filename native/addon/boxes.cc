@@ -37,14 +37,6 @@ std::chrono::milliseconds millis_of(const Napi::Object& request, const char* key
   return std::chrono::milliseconds(std::min<std::uint64_t>(whole_of(request, key), 1ULL << 40));
 }
 
-BoxView view_of(const OpenBox& open) {
-  return {.record = open.box->record(),
-          .state = open.state(),
-          .started_at_ms = open.box->started_at_ms(),
-          .warnings = open.box->warnings(),
-          .directory = open.box->home().path_of(open.box->record().id)};
-}
-
 std::unique_ptr<BoxPayload> failure(Error error) { return std::make_unique<BoxPayload>(std::move(error)); }
 
 }  // namespace
@@ -59,6 +51,11 @@ HandleId Boxes::submit(Napi::Env env, const std::string& op, const Napi::Object&
   if (op == "box.remove") return remove(env, request);
   if (op == "box.configure") return configure(env, request);
   if (op == "box.rebase") return rebase(env, request, wants_progress);
+  if (op == "box.clone") return clone(env, request, wants_progress);
+  if (op == "box.snapshot") return snapshot(env, request, wants_progress);
+  if (op == "box.snapshots") return list_snapshots(env, request);
+  if (op == "box.dropSnapshot") return drop_snapshot(env, request);
+  if (op == "box.restore") return restore(env, request);
   if (op == "exec") return execute(env, request);
   throw Napi::TypeError::New(env, "op: there is no operation '" + op + "'");
 }
@@ -67,7 +64,7 @@ Result<std::shared_ptr<BoxGround>> Boxes::ground() {
   if (ended_) return Error(ErrorCode::kClosed, "the runtime is closed");
   if (ground_ == nullptr) {
     ground_ = std::make_shared<BoxGround>(TRY(box::Reactor::start()),
-                                          std::make_shared<box::Engines>(own_directory(), policy_), pool_);
+                                          std::make_shared<box::Engines>(own_directory(), policy_), pool_, policy_);
   }
   return ground_;
 }
@@ -96,7 +93,7 @@ static Result<Napi::Value> hand_over(Napi::Env env, Boxes& boxes, const MadeBox&
   Napi::Object value = Napi::Object::New(env);
   value.Set("handle", from_handle(env, open->id()));
   value.Set("reused", Napi::Boolean::New(env, made.reused));
-  value.Set("record", to_js(env, view_of(*open)));
+  value.Set("record", to_js(env, open->view()));
   return value.As<Napi::Value>();
 }
 
@@ -113,11 +110,16 @@ static void drop(event_queue::Queue& queue, OpenBox& open) {
 }
 
 HandleId Boxes::create(Napi::Env env, const Napi::Object& request, bool wants_progress) {
-  const CreateRequest wanted{.home = text_of(request, "home"),
-                             .spec = spec_of(request),
-                             .if_exists = if_exists_of(request),
-                             .start = flag_of(request, "start"),
-                             .boot_timeout = millis_of(request, "bootTimeoutMs")};
+  return create(env,
+                {.home = text_of(request, "home"),
+                 .spec = spec_of(request),
+                 .if_exists = if_exists_of(request),
+                 .start = flag_of(request, "start"),
+                 .boot_timeout = millis_of(request, "bootTimeoutMs")},
+                wants_progress);
+}
+
+HandleId Boxes::create(Napi::Env env, const CreateRequest& wanted, bool wants_progress) {
   auto ground = this->ground();
   if (!ground.ok()) throw throwable(env, ground.error());
   auto open = reserve_box(env);
@@ -208,7 +210,7 @@ HandleId Boxes::list(Napi::Env env, const Napi::Object& request) {
       for (const box::Home::Entry& entry : entries) {
         const auto open = boxes ? boxes->find(entry.record.id) : nullptr;
         const auto state = entry.running ? box::State::kRunning : box::State::kStopped;
-        const BoxView view = open ? view_of(*open)
+        const BoxView view = open ? open->view()
                                   : BoxView{.record = entry.record,
                                             .state = state,
                                             .started_at_ms = 0,
@@ -253,7 +255,7 @@ HandleId Boxes::start(Napi::Env env, const Napi::Object& request) {
     }
     auto value = [open](Napi::Env at) -> Result<Napi::Value> {
       Napi::Object object = Napi::Object::New(at);
-      object.Set("record", to_js(at, view_of(*open)));
+      object.Set("record", to_js(at, open->view()));
       return object.As<Napi::Value>();
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));
@@ -292,6 +294,7 @@ HandleId Boxes::rebase(Napi::Env env, const Napi::Object& request, bool wants_pr
   Operation operation = open_operation(env, wants_progress);
   ground_->on_worker(operation, [operation, open, options, disk, ground = ground_, policy = policy_] {
     image::OperationContext context{*policy, operation->cancel(), *operation};
+    context.chain_depth = image::kMaxOwnChainDepth;
     auto rebased = box::rebase_box(open->box, *ground->reactor, disk, options, open->held.has_value(), context);
     if (!rebased.ok()) return operation->complete(failure(std::move(rebased).error()));
     auto value = [rebased = *rebased](Napi::Env at) -> Result<Napi::Value> {

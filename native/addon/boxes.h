@@ -10,6 +10,7 @@
 #include <unordered_map>
 
 #include "addon/box_ground.h"
+#include "addon/box_operations.h"
 #include "addon/open_box.h"
 #include "addon/open_execution.h"
 #include "base/path_policy.h"
@@ -24,7 +25,8 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
       : queue_(std::move(queue)), pool_(pool), policy_(std::move(policy)) {}
 
   // Whether `op` is one of a box: 'box.create', 'box.open', 'box.list', 'box.means', 'box.configure', 'box.start',
-  // 'box.remove', 'box.rebase', 'exec'.
+  // 'box.remove', 'box.rebase', 'box.clone', 'box.snapshot', 'box.snapshots', 'box.dropSnapshot', 'box.restore',
+  // 'exec'.
   static bool has(const std::string& op) { return op == "exec" || op.rfind("box.", 0) == 0; }
   // Throws a TypeError for a request that the SDK would not have sent, a NativeError (queue_full) for one that finds no
   // room.
@@ -51,6 +53,13 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   Result<std::shared_ptr<BoxGround>> ground();
   Operation open_operation(Napi::Env env, bool wants_progress);
   event_queue::HandleId create(Napi::Env env, const Napi::Object& request, bool wants_progress);
+  event_queue::HandleId create(Napi::Env env, const CreateRequest& wanted, bool wants_progress);
+  // In box_snapshots.cc.
+  event_queue::HandleId clone(Napi::Env env, const Napi::Object& request, bool wants_progress);
+  event_queue::HandleId snapshot(Napi::Env env, const Napi::Object& request, bool wants_progress);
+  event_queue::HandleId list_snapshots(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId drop_snapshot(Napi::Env env, const Napi::Object& request);
+  event_queue::HandleId restore(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId open(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId list(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId means(Napi::Env env);

@@ -22,6 +22,14 @@ const char* reason_of(box::StopReason reason) {
 
 }  // namespace
 
+BoxView OpenBox::view() const {
+  return {.record = box->record(),
+          .state = state(),
+          .started_at_ms = box->started_at_ms(),
+          .warnings = box->warnings(),
+          .directory = box->home().path_of(box->record().id)};
+}
+
 void OpenBox::changed(const box::StateChange& change) {
   state_ = change.state;
   const auto news = [change](Napi::Object& object) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 
+#include "addon/box_values.h"
 #include "addon/mailbox.h"
 #include "box/box.h"
 
@@ -27,6 +28,8 @@ class OpenBox final : public box::BoxListener {
   std::shared_ptr<box::Box> box;
   // Of a box that was made and not started. A worker's, one at a time.
   std::optional<box::Home::Held> held;
+  // What its next start goes on from. A worker's, one at a time.
+  std::optional<box::MemoryImage> memory;
   void let_go() {
     if (held) held->let_go();
     held.reset();
@@ -34,6 +37,7 @@ class OpenBox final : public box::BoxListener {
   // What to do when a box that is not kept has ended: its leftovers go. Set with it; called on the reactor's thread.
   std::function<void(const box::StateChange&)> on_change;
 
+  BoxView view() const;
   // From any thread: what the last change said.
   box::State state() const { return state_.load(); }
 

@@ -102,4 +102,10 @@ Status make_machine(const protocol::Machine& machine) {
   return limit_programs(machine.processes);
 }
 
+Status become_machine(const protocol::Machine& machine) {
+  TRY(take_identity(machine));
+  write_identity(machine);
+  return check_identity(machine);
+}
+
 }  // namespace sluicebox::agent

@@ -15,7 +15,9 @@ Status begin_guest();
 // The serial port that leads to the host, once the host is there; it does not block.
 Result<UniqueFd> open_port();
 
-// Once: identity, root, limits. An error's message is the step that failed; the agent can still speak.
+// At first: identity, root, limits. An error's message is the step that failed; the agent can still speak.
 Status make_machine(const protocol::Machine& machine);
+// A machine that stands already becomes another one: a copy of it, or itself as it was.
+Status become_machine(const protocol::Machine& machine);
 
 }  // namespace sluicebox::agent

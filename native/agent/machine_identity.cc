@@ -87,6 +87,12 @@ Status take_identity(const protocol::Machine& machine) {
   return bring_up_loopback();
 }
 
+Status check_identity(const protocol::Machine& machine) {
+  const auto id = read_small("/etc/machine-id");
+  if (!id || id->starts_with(machine.machine_id)) return ok_status();
+  return stopped(EROFS, "write /etc/machine-id");
+}
+
 void write_identity(const protocol::Machine& machine) {
   if (!machine.machine_id.empty()) note("/etc/machine-id", machine.machine_id + "\n");
   if (machine.hostname.empty()) return;

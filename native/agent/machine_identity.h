@@ -13,5 +13,7 @@ Status take_identity(const protocol::Machine& machine);
 
 // Into /etc, where that can be written: programs read them there. The root is the machine's own by now.
 void write_identity(const protocol::Machine& machine);
+// Whether programs would read another machine's id there.
+Status check_identity(const protocol::Machine& machine);
 
 }  // namespace sluicebox::agent

@@ -12,7 +12,7 @@ void Outbox::send(protocol::Type type, std::uint32_t channel, std::uint32_t requ
                                 .more = false,
                                 .channel = channel,
                                 .request = request};
-  if (queue_.empty()) {
+  if (queue_.empty() && !held_) {
     const Sent sent = try_send(header, payload, descriptor);
     if (sent == Sent::kYes) {
       if (link_.unsent()) full_();
@@ -25,21 +25,28 @@ void Outbox::send(protocol::Type type, std::uint32_t channel, std::uint32_t requ
   queued_bytes_ += size;
   const bool first = queue_.empty();
   queue_.push_back({header, {payload.begin(), payload.end()}, std::move(descriptor)});
-  if (first) full_();
+  if (first && !held_) full_();
 }
 
 void Outbox::flush() {
-  while (!queue_.empty()) {
+  while (held_ ? before_hold_ > 0 : !queue_.empty()) {
     const Item& item = queue_.front();
     const Sent sent = try_send(item.header, item.payload, item.descriptor);
     if (sent == Sent::kFull) return;
     if (sent == Sent::kBroken) return give_up();
     queued_bytes_ -= protocol::kHeaderSize + item.payload.size();
     queue_.pop_front();
+    if (held_) --before_hold_;
   }
   if (!link_.unsent()) return;
   const Status flushed = link_.flush();
   if (!flushed.ok() && flushed.error().os_error != EAGAIN) give_up();
+}
+
+void Outbox::forget() {
+  queue_.clear();
+  queued_bytes_ = 0;
+  held_ = false;
 }
 
 void Outbox::close() {

@@ -28,7 +28,15 @@ class Outbox {
             UniqueFd descriptor = {});
   void flush();
 
-  bool waiting() const { return !queue_.empty() || link_.unsent(); }
+  // What is said from now on stays here until release(); what was said before goes out.
+  void hold() { held_ = true, before_hold_ = queue_.size(); }
+  void release() { held_ = false; }
+  // Nothing that was said was ever said.
+  void forget();
+
+  bool waiting() const { return held_ || wants_room(); }
+  // Something is to go out as soon as the link takes it.
+  bool wants_room() const { return (held_ ? before_hold_ > 0 : !queue_.empty()) || link_.unsent(); }
   // Nothing is sent any more, from now on.
   void close();
 
@@ -48,6 +56,8 @@ class Outbox {
   std::deque<Item> queue_;
   std::size_t queued_bytes_ = 0;
   bool closed_ = false;
+  bool held_ = false;
+  std::size_t before_hold_ = 0;  // how many of the queue go out all the same
 };
 
 }  // namespace sluicebox::agent

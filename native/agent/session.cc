@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "agent/console.h"
+#include "agent/file_systems.h"
 #include "agent/guest.h"
 #include "protocol/messages.h"
 
@@ -64,8 +65,9 @@ void Session::receive() {
 
 void Session::room() {
   outbox_.flush();
-  if (closed_ || outbox_.waiting()) return;
+  if (closed_ || outbox_.wants_room()) return;
   watch_.wait_for(EPOLLIN);
+  if (outbox_.waiting()) return;
   // Each in its turn, beginning after the last that had one: there may be room for a few only.
   auto next = executions_.upper_bound(last_resumed_);
   for (std::size_t left = executions_.size(); left > 0 && !outbox_.waiting(); --left, ++next) {
@@ -101,12 +103,17 @@ bool Session::fragment(protocol::Received& received, Bytes payload) {
 
 bool Session::message(const Message& message) {
   if (!greeted_) return greeting(message);
+  if (frozen_ && message.header.type != Type::kThaw) return greeted_anew(message);
   switch (message.header.type) {
     case Type::kPing:
       outbox_.send(Type::kPong, message.header.channel, message.header.request);
       return message.payload.empty();
     case Type::kMachine:
       return shared_.guest && machine(message);
+    case Type::kFreeze:
+      return shared_.guest && freeze(message);
+    case Type::kThaw:
+      return shared_.guest && thaw(message);
     case Type::kShutdown:
       return shared_.guest && shut_down(message);
     case Type::kSpawn:
@@ -138,7 +145,7 @@ bool Session::greeting(const Message& message) {
 bool Session::machine(const Message& message) {
   const auto machine = protocol::decode_machine(message.payload);
   if (!machine.ok() || message.header.channel != 0 || std::exchange(told_machine_, true)) return false;
-  const Status made = make_machine(machine.value());
+  const Status made = shared_.standing ? become_machine(machine.value()) : make_machine(machine.value());
   shared_.standing = made.ok();
   if (made.ok()) {
     shared_.launcher.renew_null();
@@ -149,6 +156,40 @@ bool Session::machine(const Message& message) {
   outbox_.send(Type::kMachineFailed, 0, message.header.request,
                encode(protocol::MachineFailed{.step = made.error().message, .os_error = os_error}));
   tell("cannot " + made.error().message + " (errno " + std::to_string(os_error) + ")");
+  return true;
+}
+
+// What was said before has left when the answer has; nothing follows it.
+bool Session::freeze(const Message& message) {
+  const auto freeze = protocol::decode_freeze(message.payload);
+  if (!freeze.ok() || message.header.channel != 0) return false;
+  const int failed = freeze.value().file_systems ? freeze_file_systems() : 0;
+  const auto answer = encode(protocol::Frozen{.os_error = static_cast<std::uint32_t>(failed)});
+  outbox_.send(Type::kFrozen, 0, message.header.request, answer);
+  frozen_ = failed == 0;
+  if (frozen_) outbox_.hold();
+  return true;
+}
+
+bool Session::thaw(const Message& message) {
+  if (!message.payload.empty()) return false;
+  // The host gave up before the answer came, or that was a refusal.
+  if (!std::exchange(frozen_, false)) return true;
+  thaw_file_systems();
+  outbox_.release();
+  room();
+  return true;
+}
+
+// This is a copy of the machine that was frozen, or that machine as it was: whose executions these are is not there.
+bool Session::greeted_anew(const Message& message) {
+  if (message.header.type != Type::kHello || !greeting(message)) return false;
+  thaw_file_systems();
+  frozen_ = false;
+  told_machine_ = false;
+  executions_.clear();
+  outbox_.forget();
+  outbox_.send(Type::kHello, 0, 0, encode(protocol::Hello{.version = protocol::kVersion, .leash = false}));
   return true;
 }
 

@@ -61,6 +61,9 @@ class Session {
   bool message(const protocol::Message& message);
   bool greeting(const protocol::Message& message);
   bool machine(const protocol::Message& message);
+  bool freeze(const protocol::Message& message);
+  bool thaw(const protocol::Message& message);
+  bool greeted_anew(const protocol::Message& message);
   bool shut_down(const protocol::Message& message);
   bool spawn(const protocol::Message& message);
   bool kill(const protocol::Message& message);
@@ -77,6 +80,7 @@ class Session {
   bool closed_ = false;
   bool greeted_ = false;
   bool told_machine_ = false;
+  bool frozen_ = false;
   protocol::Assembler assembler_;
   std::vector<UniqueFd> descriptors_;  // of the message that is being joined
   Outbox outbox_;

@@ -124,11 +124,11 @@ Status Box::begin_start() {
   return ok_status();
 }
 
-Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const CancelToken& cancel,
-                                          Clock::time_point deadline) const {
+Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const MemoryImage* memory,
+                                          const CancelToken& cancel, Clock::time_point deadline) const {
   const BoxRecord record = this->record();
   if (!held) held = TRY(home_->hold(record.id));
-  LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), cancel, deadline));
+  LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), memory, cancel, deadline));
   if (record.spec.keep && launched.first_uid != record.first_uid) {
     BoxRecord updated = record;
     updated.first_uid = launched.first_uid;
@@ -203,6 +203,15 @@ void Box::turn_processors(std::uint32_t request, State from, State to, const cha
                             }
                             answer(ok_status());
                           });
+}
+
+void Box::freeze(bool file_systems, const std::function<void(Status)>& done) {
+  if (machine() == nullptr) return done(wrong_state("be looked at as it runs"));
+  session_->freeze(file_systems, done);
+}
+
+void Box::thaw() {
+  if (session_) session_->thaw();
 }
 
 // ---------- end ----------

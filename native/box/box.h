@@ -62,6 +62,9 @@ class Box final : public std::enable_shared_from_this<Box> {
   // What a worker changed of it: its disks' bases.
   Status update(const std::function<void(BoxRecord&)>& change) EXCLUDES(mutex_);
   const Home& home() const { return *home_; }
+  Engine& engine() const { return *engine_; }
+  // Held by the worker that takes, restores, copies or removes a snapshot: one at a time.
+  Mutex& layers_turn() { return layers_turn_; }
   // Hears of every change from now on.
   void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
   // From any thread: nobody hears of it from here on. A listener that owns the box is owned by it no more.
@@ -71,8 +74,8 @@ class Box final : public std::enable_shared_from_this<Box> {
   // From kCreated, kStopped or kFailed (of a box that is kept); kBoxState otherwise.
   Status begin_start();
   // What may wait, on a worker: builds the walls. Its result goes to finish_start().
-  Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const CancelToken& cancel,
-                                       Clock::time_point deadline) const;
+  Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const MemoryImage* memory,
+                                       const CancelToken& cancel, Clock::time_point deadline) const;
   Status finish_start(Result<LaunchedBox> launched);
 
   // kBoxState when the box is not running.
@@ -83,6 +86,9 @@ class Box final : public std::enable_shared_from_this<Box> {
   // The guest's processors stand still, and go on. kUnsupported where there is no machine.
   void pause(std::uint32_t request);
   void resume(std::uint32_t request);
+  // Of a running machine: see Session.
+  void freeze(bool file_systems, const std::function<void(Status)>& done);
+  void thaw();
   // Answered when nothing of the box runs any more.
   void stop(std::uint32_t request, std::chrono::milliseconds grace);
   // For the end of everything: hangs up, and the keeper kills what is left.
@@ -122,6 +128,7 @@ class Box final : public std::enable_shared_from_this<Box> {
   const std::shared_ptr<Reactor> reactor_;
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<const Home> home_;
+  Mutex layers_turn_;
   mutable Mutex mutex_;
   BoxRecord record_ GUARDED_BY(mutex_);
   std::shared_ptr<BoxListener> listener_;

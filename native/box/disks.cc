@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <utility>
 
@@ -49,6 +50,12 @@ Result<Chain> open_chain(const std::string& path, std::optional<image::DiskForma
   return chain;
 }
 
+// What lies beside the overlay is named so: a copy of the box has a copy of it beside its own.
+std::string reference_to(const Layer& base, const std::string& directory) {
+  const bool beside = base.resolved_path == directory + "/" + image::last_part(base.resolved_path);
+  return beside ? image::last_part(base.resolved_path) : base.resolved_path;
+}
+
 // What the overlay lies above: the file named, and what that lies above itself.
 Result<DiskRecord> make_overlay(const DiskSpec& spec, const std::string& directory, const std::string& name,
                                 std::uint64_t size, image::OperationContext& context) {
@@ -68,9 +75,10 @@ Result<DiskRecord> make_overlay(const DiskSpec& spec, const std::string& directo
                    "storage: less than the disk below it, which holds " + std::to_string(least) + " bytes")
           .on(spec.path);
     }
-    create = image::CreateOptions{.size = size != 0 ? size : least,
-                                  .backing = image::BackingOption{.path = chain.top.resolved_path, .format = format},
-                                  .format = image::Qcow2Create{}};
+    create = image::CreateOptions{
+        .size = size != 0 ? size : least,
+        .backing = image::BackingOption{.path = reference_to(chain.top, directory), .format = format},
+        .format = image::Qcow2Create{}};
   }
   record.overlay = name;
   const std::string path = directory + "/" + name;
@@ -100,8 +108,11 @@ namespace {
 
 Status check_bases(const DiskRecord& record, const std::vector<Layer>& layers) {
   const std::vector<FileFacts> now = TRY(chain_facts(layers));
-  if (now == record.bases || now == record.next_bases) return ok_status();
-  const auto differs = [&](std::size_t i) { return i >= record.bases.size() || now[i] != record.bases[i]; };
+  const auto are = [&](const std::vector<FileFacts>& noted) {
+    return std::equal(now.begin(), now.end(), noted.begin(), noted.end(), is_same);
+  };
+  if (are(record.bases) || (record.next_bases && are(*record.next_bases))) return ok_status();
+  const auto differs = [&](std::size_t i) { return i >= record.bases.size() || !is_same(now[i], record.bases[i]); };
   for (std::size_t i = 0; i < layers.size(); ++i) {
     if (!differs(i)) continue;
     return Error(ErrorCode::kImageChain,
@@ -126,7 +137,7 @@ Result<OpenDisk> open_disk(const BoxRecord& record, std::size_t index, const std
   const auto format = image::format_from_name(overlaid ? "qcow2" : made.format);
   const Chain chain = TRY(open_chain(disk_path(record, index, directory), format, std::move(bases), context));
 
-  OpenDisk disk{.writable = spec.mode != DiskMode::kReadonly, .layers = {}};
+  OpenDisk disk{.writable = spec.mode != DiskMode::kReadonly, .layers = {}, .size = chain.top.block->size()};
   disk.layers.push_back(TRY(reopen(chain.top, disk.writable)));
   for (const Layer& layer : chain.below) disk.layers.push_back(TRY(reopen(layer, false)));
   if (overlaid) TRY(check_bases(made, chain.below));
@@ -145,6 +156,7 @@ Result<std::vector<DiskRecord>> make_disks(const BoxSpec& spec, const std::strin
   NoProgress progress;
   CancelToken cancel;  // of its own: what is made here is a step of something larger
   image::OperationContext context{.policy = policy, .cancel = cancel, .progress = progress};
+  context.chain_depth = image::kMaxOwnChainDepth;
   std::vector<DiskRecord> made;
   for (std::size_t i = 0; i < spec.disks.size(); ++i) {
     const std::uint64_t size = i == 0 && spec.storage_asked ? spec.storage_bytes : 0;
@@ -161,6 +173,7 @@ Result<std::vector<OpenDisk>> open_disks(const BoxRecord& record, const std::str
   NoProgress progress;
   CancelToken cancel;  // of its own: what is made here is a step of something larger
   image::OperationContext context{.policy = policy, .cancel = cancel, .progress = progress};
+  context.chain_depth = image::kMaxOwnChainDepth;
   std::vector<OpenDisk> disks;
   disks.reserve(record.disks.size());
   for (std::size_t i = 0; i < record.disks.size(); ++i) disks.push_back(TRY(open_disk(record, i, directory, context)));

@@ -30,6 +30,7 @@ Result<std::vector<FileFacts>> chain_facts(const std::vector<image::Layer>& laye
 struct OpenDisk {
   bool writable = true;           // its first layer, that is; what lies below is read only
   std::vector<OpenLayer> layers;  // nearest first
+  std::uint64_t size = 0;         // bytes of the disk
 };
 
 // For QEMU, which knows no paths: descriptors without locks of ours. kImageChain when what lies under an overlay is no

@@ -15,6 +15,7 @@
 #include "base/unique_fd.h"
 #include "box/home.h"
 #include "box/machine.h"
+#include "box/machine_memory.h"
 #include "box/record.h"
 #include "protocol/frame_link.h"
 
@@ -36,7 +37,8 @@ class Engine {
   // What virtual machines are made of on this host; where it is missing, why and what to do.
   struct Means {
     std::string qemu;
-    std::string kernel;  // its release
+    std::string kernel;    // its release
+    std::string identity;  // of this very QEMU: what it wrote of a machine no other need understand
     std::optional<Error> missing;
   };
   virtual Means means() { return {}; }
@@ -44,8 +46,9 @@ class Engine {
   virtual Status make_disks(BoxRecord& /*record*/, const std::string& /*directory*/) { return {}; }
   // kBoxStart when the box could not be built, with what was left of it taken away; kUnsupported for a limit that was
   // asked for and cannot be had; kCancelled.
-  virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
-                                     std::chrono::steady_clock::time_point deadline) = 0;
+  // `memory`: of a machine that goes on from there instead of booting; null: none.
+  virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+                                     const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) = 0;
   // On a worker: does ahead what the next launch can find done.
   virtual void prepare() {}
   // What was prepared and not taken for so long goes.

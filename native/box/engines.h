@@ -19,15 +19,21 @@ class Engines final : public Engine {
   Status make_disks(BoxRecord& record, const std::string& directory) override {
     return of(record).make_disks(record, directory);
   }
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
-                             std::chrono::steady_clock::time_point deadline) override {
-    return of(record).launch(record, std::move(held), cancel, deadline);
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override {
+    return of(record).launch(record, std::move(held), memory, cancel, deadline);
   }
 
   // A machine's walls are begun ahead like any others.
   void prepare() override { namespaces_->prepare(); }
-  void retire(std::chrono::steady_clock::duration age) override { namespaces_->retire(age); }
-  void close() override { namespaces_->close(); }
+  void retire(std::chrono::steady_clock::duration age) override {
+    namespaces_->retire(age);
+    qemu_.retire(age);
+  }
+  void close() override {
+    namespaces_->close();
+    qemu_.close();
+  }
 
  private:
   Engine& of(const BoxRecord& record) {

@@ -48,12 +48,6 @@ Result<Meeting> meet_in(int directory) {
   return meeting;
 }
 
-std::vector<UniqueFd> one(UniqueFd fd) {
-  std::vector<UniqueFd> list;
-  list.push_back(std::move(fd));
-  return list;
-}
-
 }  // namespace
 
 LiveOverlay::~LiveOverlay() { close_export(); }
@@ -141,9 +135,9 @@ Status LiveOverlay::set_backing(const std::optional<image::BackingReference>& ba
   Status switched = stopped.ok() ? switch_chain(backing->path) : std::move(stopped);
   const auto resumed = call_("cont", json::object(), {});
   paused_ = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() - began);
-  const std::string unused = switched.ok() ? place_.old_chain : chain_node();
-  if (!unused.empty()) [[maybe_unused]]
-    const auto deleted = call_("blockdev-del", {{"node-name", unused}}, {});
+  for (const std::string& unused : switched.ok() ? place_.below : std::vector{chain_node()}) {
+    [[maybe_unused]] const auto deleted = call_("blockdev-del", {{"node-name", unused}}, {});
+  }
   TRY(std::move(switched));
   if (!resumed.ok()) return resumed.error();
   backing_ = backing;
@@ -156,9 +150,7 @@ Result<json> LiveOverlay::add_chain() {
     const OpenLayer& layer = chain_[i];
     UniqueFd copy(::fcntl(layer.file.get(), F_DUPFD_CLOEXEC, 0));
     if (!copy.valid()) return os_error(errno, "cannot double a descriptor");
-    const json set = TRY(call_("add-fd", json::object(), one(std::move(copy))));
-    const auto number = set.find("fdset-id");
-    if (number == set.end() || !number->is_number_unsigned()) return Error(ErrorCode::kIo, "QEMU took no descriptor");
+    const std::uint64_t set = TRY(add_to_set(call_, std::move(copy)));
     const std::string name = place_.node + "-" + std::to_string(place_.generation) + "-" + std::to_string(i);
     json node = {{"driver", image::format_name(layer.format)},
                  {"node-name", name},
@@ -166,7 +158,7 @@ Result<json> LiveOverlay::add_chain() {
                  {"file",
                   {{"driver", "file"},
                    {"node-name", name + "-file"},
-                   {"filename", "/dev/fdset/" + std::to_string(number->get<std::uint64_t>())},
+                   {"filename", "/dev/fdset/" + std::to_string(set)},
                    {"read-only", true}}}};
     if (layer.format == image::DiskFormat::kQcow2) node["backing"] = std::move(below);
     below = std::move(node);
@@ -190,7 +182,7 @@ Status LiveOverlay::switch_chain(const std::string& recorded) {
             {{"device", place_.node}, {"image-node-name", place_.node}, {"backing-file", recorded}}, {});
   if (written.ok()) return ok_status();
   // As it was: the header still names the old chain.
-  const std::string before = place_.old_chain.empty() ? place_.node + "-1" : place_.old_chain;
+  const std::string before = place_.below.empty() ? place_.node + "-1" : place_.below.front();
   [[maybe_unused]] const Status back = reopen(before);
   return written.error();
 }

@@ -14,22 +14,19 @@
 #include <vector>
 
 #include "box/disks.h"
+#include "box/machine_calls.h"
 #include "box/nbd_client.h"
 #include "image/block.h"
 
 namespace sluicebox::box {
 
-// A command to the machine's QEMU, and its answer. On the worker that asks, which waits.
-using QmpCall = std::function<Result<nlohmann::json>(const std::string& command, const nlohmann::json& arguments,
-                                                     std::vector<UniqueFd> passed)>;
-
 class LiveOverlay final : public image::Block {
  public:
   struct Place {
-    std::string node;       // of the overlay, in QEMU
-    unsigned generation;    // of its chain: each has nodes of its own
-    std::string old_chain;  // the node to delete when the chain is replaced; empty: it goes by itself
-    int directory;          // the box's own: the export's socket lies there for a moment
+    std::string node;                // of the overlay, in QEMU
+    unsigned generation;             // of its chain: each has nodes of its own
+    std::vector<std::string> below;  // the nodes to delete when the chain is replaced; others go by themselves
+    int directory;                   // the box's own: the export's socket lies there for a moment
   };
   LiveOverlay(QmpCall call, Place place, std::uint64_t size, std::uint64_t cluster,
               std::optional<image::BackingReference> backing)

@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "box/qemu_command.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::box {
@@ -63,7 +64,17 @@ void Machine::drain(Console& console, std::uint32_t) {
   console.close();
 }
 
+Machine::Chain& Machine::chain(std::size_t disk) {
+  const auto [found, fresh] = chains_.try_emplace(disk);
+  if (fresh) found->second.active = disk_node(disk);
+  return found->second;
+}
+
 void Machine::heard(const std::string& event, const nlohmann::json& data) {
+  if (event == "MIGRATION" && migration_) {
+    const auto status = data.find("status");
+    if (status != data.end() && status->is_string()) migration_(status->get<std::string>());
+  }
   if (event != "SHUTDOWN" || shutdown_) return;
   const auto reason = data.find("reason");
   shutdown_ = reason != data.end() && reason->is_string() ? reason->get<std::string>() : std::string("unknown");

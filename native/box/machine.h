@@ -8,6 +8,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "box/console.h"
 #include "box/qmp.h"
@@ -39,15 +40,20 @@ class Machine {
   Status attach(Reactor& reactor, std::function<void(End)> ended);
 
   Qmp& qmp() { return *qmp_; }
-  // What a disk lies above since it was moved last. Each chain that it is to be moved to has block nodes of its own.
+  // A disk as QEMU has it now.
   struct Chain {
-    bool moving = false;  // one move at a time
-    unsigned tried = 0;   // chains so far, those too that came to nothing
-    std::string node;     // the first of the present one; empty: the one that it started with
+    bool moving = false;             // to another base, or under a new layer: one at a time
+    unsigned tried = 0;              // moves so far, those too that came to nothing: each has block nodes of its own
+    std::string active;              // the node that the guest writes to
+    std::vector<std::string> below;  // nodes under it that do not go by themselves, nearest first
   };
-  Chain& chain(std::size_t disk) { return chains_[disk]; }
+  Chain& chain(std::size_t disk);
+  // Hears of each step of a migration, until it is told otherwise.
+  void on_migration(std::function<void(const std::string& status)> heard) { migration_ = std::move(heard); }
   // The last that the guest said, and QEMU.
   std::string tail() const;
+  // QEMU alone.
+  std::string messages() const { return parts_.messages.tail(); }
 
  private:
   class Process;
@@ -72,6 +78,7 @@ class Machine {
   Drain console_drain_{*this, parts_.console};
   Drain messages_drain_{*this, parts_.messages};
   std::map<std::size_t, Chain> chains_;
+  std::function<void(const std::string&)> migration_;
   std::optional<std::string> shutdown_;  // QEMU's reason
 };
 

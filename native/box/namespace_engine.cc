@@ -155,8 +155,8 @@ void NamespaceEngine::close() {
 }
 
 // ---------- a launch ----------
-Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
-                                            Deadline deadline) {
+Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const MemoryImage*,
+                                            const CancelToken& cancel, Deadline deadline) {
   UniqueFd root;
   if (record.spec.directory) {
     root = UniqueFd(::open(record.spec.directory->c_str(), O_PATH | O_DIRECTORY | O_CLOEXEC));

@@ -19,8 +19,8 @@ class NamespaceEngine final : public Engine {
   explicit NamespaceEngine(std::string programs) : programs_(std::move(programs)) {}
   ~NamespaceEngine() override { NamespaceEngine::close(); }
 
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
-                             std::chrono::steady_clock::time_point deadline) override;
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override;
   // The same from the order itself. `root`: a directory's, where the order says so.
   Result<LaunchedBox> build_walls(const protocol::Launch& launch, UniqueFd root, Home::Held held,
                                   const CancelToken& cancel, std::chrono::steady_clock::time_point deadline);

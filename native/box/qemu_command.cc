@@ -39,6 +39,14 @@ json layer_node(const QemuDisk& disk, std::size_t disk_index, std::size_t index)
   return node;
 }
 
+json empty_node(const QemuDisk& disk, std::size_t index) {
+  return {{"driver", "null-co"},
+          {"node-name", disk_node(index)},
+          {"size", disk.size},
+          {"read-zeroes", true},
+          {"read-only", !disk.writable}};
+}
+
 }  // namespace
 
 std::string disk_serial(std::size_t disk) { return "slu" + std::to_string(disk); }
@@ -49,14 +57,26 @@ std::vector<std::string> qemu_command(const QemuPlan& plan) {
       "/usr/bin/qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"};
   const auto add = [&line](std::initializer_list<std::string> words) { line.insert(line.end(), words); };
   add({"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
-  add({"-M", "q35,usb=off,sata=off,smbus=off,vmport=off,hpet=off,graphics=off"});
+  std::string machine = "q35,usb=off,sata=off,smbus=off,vmport=off,hpet=off,graphics=off";
+  if (plan.memory >= 0) {
+    // By the name that QEMU gives a memory of its own: a state that was written with that is read with this.
+    add({"-object", "memory-backend-file,id=pc.ram,size=" + std::to_string(plan.memory_bytes) +
+                        "B,mem-path=/proc/self/fd/" + text(plan.memory) +
+                        ",share=" + (plan.memory_shared ? "on" : "off")});
+    machine += ",memory-backend=pc.ram";
+  }
+  add({"-M", machine});
   add({"-accel", "tcg,tb-size=64"});
   add({"-m", "size=" + std::to_string(plan.memory_bytes) + "B"});
   add({"-smp", std::to_string(plan.vcpus)});
-  add({"-kernel", "/proc/self/fd/" + text(plan.kernel), "-initrd", "/proc/self/fd/" + text(plan.initrd)});
-  std::string words = kKernelCommandLine;
-  if (plan.time_stamp_khz) words.append(" tsc_early_khz=").append(std::to_string(*plan.time_stamp_khz));
-  add({"-append", words});
+  if (plan.kernel >= 0) {
+    add({"-kernel", "/proc/self/fd/" + text(plan.kernel), "-initrd", "/proc/self/fd/" + text(plan.initrd)});
+    std::string words = kKernelCommandLine;
+    if (plan.time_stamp_khz) words.append(" tsc_early_khz=").append(std::to_string(*plan.time_stamp_khz));
+    add({"-append", words});
+  } else {
+    add({"-incoming", "defer", "-S"});
+  }
   add({"-chardev", "socket,id=agent,fd=" + text(plan.agent)});
   add({"-device", "virtio-serial-pci", "-device", "virtserialport,chardev=agent,name=slu.agent"});
   add({"-chardev", "socket,id=console,fd=" + text(plan.console), "-serial", "chardev:console"});
@@ -65,7 +85,7 @@ std::vector<std::string> qemu_command(const QemuPlan& plan) {
   for (std::size_t i = 0; i < plan.disks.size(); ++i) {
     const QemuDisk& disk = plan.disks[i];
     for (const QemuLayer& layer : disk.layers) add({"-add-fd", "fd=" + text(layer.fd) + ",set=" + text(layer.fd)});
-    add({"-blockdev", layer_node(disk, i, 0).dump()});
+    add({"-blockdev", (disk.layers.empty() ? empty_node(disk, i) : layer_node(disk, i, 0)).dump()});
     add({"-device",
          "virtio-blk-pci,drive=" + disk_node(i) + ",serial=" + disk_serial(i) + ",id=virtio-" + disk_node(i)});
   }

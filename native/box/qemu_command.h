@@ -20,15 +20,19 @@ struct QemuLayer {
 };
 struct QemuDisk {
   bool writable = true;
-  std::vector<QemuLayer> layers;  // nearest first
+  std::vector<QemuLayer> layers;  // nearest first; none: nothing is there but its size
+  std::uint64_t size = 0;
 };
 struct QemuPlan {
   std::uint64_t memory_bytes = 0;
   unsigned vcpus = 1;
   std::optional<std::uint64_t> time_stamp_khz = std::nullopt;  // see host_clock.h
   // Numbers as QEMU will have them.
-  int kernel = -1;
+  int kernel = -1;  // with the initrd; none of a machine that goes on from a memory
   int initrd = -1;
+  // What the machine's memory is mapped from: its own changes stay its own, or are the file's.
+  int memory = -1;
+  bool memory_shared = false;
   int agent = -1;
   int qmp = -1;
   int console = -1;

@@ -3,11 +3,13 @@
 // Threads: any.
 #pragma once
 
+#include <map>
 #include <memory>
 #include <string>
 
 #include "base/mutex.h"
 #include "base/path_policy.h"
+#include "box/disks.h"
 #include "box/engine.h"
 #include "box/namespace_engine.h"
 
@@ -21,10 +23,23 @@ class QemuEngine final : public Engine {
 
   Means means() override;
   Status make_disks(BoxRecord& record, const std::string& directory) override;
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const CancelToken& cancel,
-                             std::chrono::steady_clock::time_point deadline) override;
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override;
+
+  // Templates that nobody used for a while go.
+  void retire(std::chrono::steady_clock::duration age) override EXCLUDES(mutex_);
+  void close() override EXCLUDES(mutex_);
 
  private:
+  // One snapshot's, made when the first machine is to go on from it; whoever wants it too waits.
+  struct Kept {
+    Mutex making;
+    std::shared_ptr<const Template> ready GUARDED_BY(making);
+    std::chrono::steady_clock::time_point used;
+  };
+  class Boot;
+  Status go_on(Boot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks);
+  std::shared_ptr<Kept> kept(const std::string& snapshot) EXCLUDES(mutex_);
   // What every machine boots from; made once.
   struct BootFiles {
     UniqueFd kernel;
@@ -37,6 +52,7 @@ class QemuEngine final : public Engine {
   const std::shared_ptr<const PathPolicy> policy_;
   Mutex mutex_;
   BootFiles files_ GUARDED_BY(mutex_);
+  std::map<std::string, std::shared_ptr<Kept>> templates_ GUARDED_BY(mutex_);
 };
 
 }  // namespace sluicebox::box

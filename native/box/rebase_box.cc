@@ -1,17 +1,12 @@
 #include "box/rebase_box.h"
 
-#include <dirent.h>
-#include <fcntl.h>
-#include <unistd.h>
-
-#include <future>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "base/progress.h"
 #include "box/disks.h"
 #include "box/live_overlay.h"
-#include "box/qemu_command.h"
+#include "box/machine_calls.h"
+#include "box/snapshots.h"
 #include "image/open_file.h"
 #include "image/ops/create.h"
 #include "image/ops/info.h"
@@ -19,35 +14,6 @@
 namespace sluicebox::box {
 
 namespace {
-
-using nlohmann::json;
-
-// QEMU answers within milliseconds; one that does not is stuck, and its box is about to be found lost.
-constexpr std::chrono::seconds kReactorPatience{30};
-
-// Runs on the reactor's thread; its answer comes back here.
-template <typename T>
-Result<T> ask(Reactor& reactor, const std::function<void(std::function<void(Result<T>)>)>& question) {
-  const auto promise = std::make_shared<std::promise<Result<T>>>();
-  auto future = promise->get_future();
-  const bool posted = reactor.post(
-      [promise, question] { question([promise](Result<T> answer) { promise->set_value(std::move(answer)); }); });
-  if (!posted) return Error(ErrorCode::kClosed, "the runtime is closed");
-  if (future.wait_for(kReactorPatience) != std::future_status::ready)
-    return Error(ErrorCode::kBoxLost, "the box's QEMU does not answer");
-  return future.get();
-}
-
-QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor) {
-  return [box, &reactor](const std::string& command, const json& arguments, std::vector<UniqueFd> passed) {
-    const auto descriptors = std::make_shared<std::vector<UniqueFd>>(std::move(passed));
-    return ask<json>(reactor, [box, command, arguments, descriptors](std::function<void(Result<json>)> answer) {
-      Machine* machine = box->machine();
-      if (machine == nullptr) return answer(Error(ErrorCode::kBoxLost, "the box ended meanwhile"));
-      machine->qmp().execute(command, arguments, std::move(answer), std::move(*descriptors));
-    });
-  };
-}
 
 struct Moment {
   State state{};
@@ -61,7 +27,8 @@ Result<Moment> look_at(const std::shared_ptr<Box>& box, Reactor& reactor, std::s
     if (Machine* machine = box->machine(); machine != nullptr) {
       Machine::Chain& chain = machine->chain(disk);
       if (std::exchange(chain.moving, true))
-        return answer(Error(ErrorCode::kInUse, "the box's disk is being moved to another base already"));
+        return answer(
+            Error(ErrorCode::kInUse, "the box's disk is being moved already, or a snapshot is being taken of it"));
       ++chain.tried;
       moment.chain = chain;
     }
@@ -76,7 +43,7 @@ void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk
     if (machine == nullptr) return;
     Machine::Chain& chain = machine->chain(disk);
     chain.moving = false;
-    if (!node.empty()) chain.node = node;
+    if (!node.empty()) chain.below = {node};
   });
 }
 
@@ -105,6 +72,7 @@ std::vector<image::FileIdentity> known_bases(const DiskRecord& disk) {
   return known;
 }
 
+// Beside the layers of the box's disks: see snapshots.h.
 constexpr const char* kStepPrefix = "step";
 
 // QEMU records the overlay's own format as that of any base that it is moved to, so the base must be a qcow2 image: a
@@ -140,30 +108,10 @@ Result<Target> plan_target(const std::shared_ptr<Box>& box, const image::RebaseO
                                     .backing = image::BackingOption{.path = base, .format = image::DiskFormat::kRaw},
                                     .format = image::Qcow2Create{}};
   TRY(image::create_image(path, create, creation));
-  target.options.backing = path;
+  // By its name alone: a copy of the box has a copy of it beside its own overlay.
+  target.options.backing = *target.step;
   target.options.backing_format = image::DiskFormat::kQcow2;
   return target;
-}
-
-// The images in between that no disk of the box lies above any more.
-void drop_unused_steps(const std::shared_ptr<Box>& box, int directory) {
-  const BoxRecord record = box->record();
-  const auto used = [&](const std::string& name) {
-    for (const DiskRecord& disk : record.disks) {
-      for (const auto& list : {disk.bases, disk.next_bases.value_or(std::vector<FileFacts>())}) {
-        for (const FileFacts& base : list)
-          if (image::last_part(base.path) == name) return true;
-      }
-    }
-    return false;
-  };
-  const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return;
-  const std::unique_ptr<DIR, int (*)(DIR*)> list(::fdopendir(copy), ::closedir);
-  while (const dirent* each = ::readdir(list.get())) {
-    const std::string name = each->d_name;
-    if (name.rfind(kStepPrefix, 0) == 0 && !used(name)) ::unlinkat(directory, each->d_name, 0);
-  }
 }
 
 Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
@@ -175,11 +123,10 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
       TRY(image::image_info(path, {.format = image::DiskFormat::kQcow2, .shared = true}, context));
   std::optional<image::BackingReference> backing;
   if (info.backing) backing = image::BackingReference{.path = info.backing->path, .format = info.backing->format};
-  const std::string node = disk_node(disk);
   auto overlay = std::make_unique<LiveOverlay>(
       calls_to(box, reactor),
       LiveOverlay::Place{
-          .node = node, .generation = chain.tried, .old_chain = chain.node, .directory = directory.get()},
+          .node = chain.active, .generation = chain.tried, .below = chain.below, .directory = directory.get()},
       info.virtual_bytes, info.layer.cluster_bytes.value_or(65536), std::move(backing));
   LiveOverlay& live = *overlay;
   image::Layer layer;
@@ -194,7 +141,7 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
   const bool moved = rebased.ok() && !options.dry_run;
   if (moved) now_on = live.chain_node();
   if (rebased.ok() || !switched) TRY(settle_chain(box, disk, moved));
-  drop_unused_steps(box, directory.get());
+  drop_unused_layers(directory.get(), box->record());
   if (!rebased.ok()) return std::move(rebased).error();
   RebasedBox done{.result = std::move(rebased).value(), .paused = std::nullopt};
   if (moved) done.paused = live.paused();
@@ -218,7 +165,7 @@ Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t 
     TRY(note_chain(box, disk, nullptr)(chain));
   }
   TRY(settle_chain(box, disk, rebased.ok() && !options.dry_run));
-  drop_unused_steps(box, TRY(box->home().directory(box->record().id)).get());
+  drop_unused_layers(TRY(box->home().directory(box->record().id)).get(), box->record());
   if (!rebased.ok()) return std::move(rebased).error();
   return RebasedBox{.result = std::move(rebased).value(), .paused = std::nullopt};
 }

@@ -16,6 +16,34 @@ using nlohmann::json;
 constexpr int kVersion = 1;
 constexpr std::size_t kIdBytes = 12;
 
+}  // namespace
+
+json facts_to_json(const FileFacts& facts) {
+  json value = {{"path", facts.path},
+                {"device", facts.device},
+                {"inode", facts.inode},
+                {"size", facts.size},
+                {"mtimeNs", facts.mtime_ns}};
+  if (facts.own) value["own"] = true;
+  return value;
+}
+
+FileFacts facts_from_json(const json& value) {
+  return {.path = value.at("path").get<std::string>(),
+          .device = value.at("device").get<std::uint64_t>(),
+          .inode = value.at("inode").get<std::uint64_t>(),
+          .size = value.at("size").get<std::uint64_t>(),
+          .mtime_ns = value.at("mtimeNs").get<std::int64_t>(),
+          .own = value.value("own", false)};
+}
+
+bool is_same(const FileFacts& now, const FileFacts& noted) {
+  if (now.device != noted.device || now.inode != noted.inode) return false;
+  return noted.own || (now.path == noted.path && now.size == noted.size && now.mtime_ns == noted.mtime_ns);
+}
+
+namespace {
+
 json to_json(const LimitSpec& limit) { return {{"value", limit.value}, {"asked", limit.asked}}; }
 
 LimitSpec limit_from(const json& value) {
@@ -38,29 +66,13 @@ DiskSpec disk_spec_from(const json& value) {
   return disk;
 }
 
-json to_json(const FileFacts& facts) {
-  return {{"path", facts.path},
-          {"device", facts.device},
-          {"inode", facts.inode},
-          {"size", facts.size},
-          {"mtimeNs", facts.mtime_ns}};
-}
-
-FileFacts facts_from(const json& value) {
-  return {.path = value.at("path").get<std::string>(),
-          .device = value.at("device").get<std::uint64_t>(),
-          .inode = value.at("inode").get<std::uint64_t>(),
-          .size = value.at("size").get<std::uint64_t>(),
-          .mtime_ns = value.at("mtimeNs").get<std::int64_t>()};
-}
-
 json to_json(const DiskRecord& disk) {
   json bases = json::array();
-  for (const FileFacts& base : disk.bases) bases.push_back(to_json(base));
+  for (const FileFacts& base : disk.bases) bases.push_back(facts_to_json(base));
   json value = {{"format", disk.format}, {"overlay", disk.overlay}, {"bases", std::move(bases)}};
   if (disk.next_bases) {
     value["nextBases"] = json::array();
-    for (const FileFacts& base : *disk.next_bases) value["nextBases"].push_back(to_json(base));
+    for (const FileFacts& base : *disk.next_bases) value["nextBases"].push_back(facts_to_json(base));
   }
   return value;
 }
@@ -70,10 +82,10 @@ DiskRecord disk_from(const json& value) {
                   .overlay = value.at("overlay").get<std::string>(),
                   .bases = {},
                   .next_bases = std::nullopt};
-  for (const json& base : value.at("bases")) disk.bases.push_back(facts_from(base));
+  for (const json& base : value.at("bases")) disk.bases.push_back(facts_from_json(base));
   if (value.contains("nextBases")) {
     disk.next_bases.emplace();
-    for (const json& base : value.at("nextBases")) disk.next_bases->push_back(facts_from(base));
+    for (const json& base : value.at("nextBases")) disk.next_bases->push_back(facts_from_json(base));
   }
   return disk;
 }

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <nlohmann/json_fwd.hpp>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -33,8 +34,11 @@ struct FileFacts {
   std::uint64_t inode = 0;
   std::uint64_t size = 0;
   std::int64_t mtime_ns = 0;
-  bool operator==(const FileFacts&) const = default;
+  // A layer in the box's own directory, which was the overlay once: QEMU may have written its last to it since.
+  bool own = false;
 };
+// Whether `now` is what was noted.
+bool is_same(const FileFacts& now, const FileFacts& noted);
 
 // A disk as the box has it.
 struct DiskRecord {
@@ -72,6 +76,8 @@ struct BoxRecord {
 Result<std::string> new_box_id();
 bool is_box_id(std::string_view text);
 
+nlohmann::json facts_to_json(const FileFacts& facts);
+FileFacts facts_from_json(const nlohmann::json& value);
 std::string to_json(const BoxRecord& record);
 // kHomeIncompatible for a record of a later version, kIo for text that is no record.
 Result<BoxRecord> from_json(std::string_view text);

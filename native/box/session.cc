@@ -13,6 +13,8 @@ namespace {
 constexpr std::size_t kMaxMessage = std::size_t{64} * 1024;
 // An agent that says nothing for so long is asked; one that does not answer for as long again is lost.
 constexpr std::chrono::seconds kSilence{5};
+// For what the guest has not written to its disks yet.
+constexpr std::chrono::seconds kFreezePatience{20};
 // Frames of one session before the others have their turn.
 constexpr int kFramesPerTurn = 32;
 
@@ -24,6 +26,7 @@ Session::Session(Reactor& reactor, protocol::FrameLink link, Lost lost)
 Session::~Session() {
   *alive_ = false;
   if (health_) reactor_.cancel(*health_);
+  if (patience_) reactor_.cancel(*patience_);
   if (link_.valid()) reactor_.unwatch(link_.get());
 }
 
@@ -60,7 +63,7 @@ void Session::send_data(std::uint32_t channel, protocol::Stream stream, Bytes by
 
 // False when the peer is gone; its hang-up is then about to be read.
 bool Session::flush() {
-  while (!outgoing_.empty()) {
+  while (held_ ? before_hold_ > 0 : !outgoing_.empty()) {
     const Outgoing& frame = outgoing_.front();
     std::vector<int> passed;
     passed.reserve(frame.passed.size());
@@ -74,6 +77,7 @@ bool Session::flush() {
       return full;
     }
     outgoing_.pop_front();
+    if (held_) --before_hold_;
   }
   const Status flushed = link_.flush();
   const bool full = !flushed.ok() && flushed.error().os_error == EAGAIN;
@@ -127,6 +131,12 @@ Status Session::dispatch(const protocol::Message& message) {
   const protocol::Header& header = message.header;
   if (header.channel == 0) {
     if (header.type == protocol::Type::kPong || header.type == protocol::Type::kHello) return ok_status();
+    if (header.type == protocol::Type::kFrozen) {
+      const protocol::Frozen frozen = TRY(protocol::decode_frozen(message.payload));
+      const int failed = static_cast<int>(frozen.os_error);
+      answer_freeze(failed == 0 ? ok_status() : Status(os_error(failed, "the guest cannot hold its file systems")));
+      return ok_status();
+    }
     return Error(ErrorCode::kIo, "the agent sent a message that belongs to no execution");
   }
   const auto found = channels_.find(header.channel);
@@ -139,6 +149,37 @@ Status Session::dispatch(const protocol::Message& message) {
   return channel->received(header.type, header.request, message.payload, passed);
 }
 
+// ---------- silence ----------
+void Session::freeze(bool file_systems, std::function<void(Status)> done) {
+  if (!link_.valid()) return done(Error(ErrorCode::kBoxLost, "the box's agent is gone"));
+  if (held_) return done(Error(ErrorCode::kInUse, "the box is being looked at already"));
+  rest(true);
+  frozen_ = std::move(done);
+  send(protocol::Type::kFreeze, 0, 1, encode(protocol::Freeze{.file_systems = file_systems}));
+  held_ = true;
+  before_hold_ = outgoing_.size();
+  patience_ = reactor_.at(Clock::now() + kFreezePatience, [this] {
+    patience_.reset();
+    answer_freeze(Error(ErrorCode::kIo, "the guest's agent does not fall silent: it has too much to write"));
+  });
+}
+
+void Session::thaw() {
+  if (!std::exchange(held_, false) || !link_.valid()) return;
+  // Ahead of what waited for it.
+  Outgoing thaw;
+  thaw.header = {.type = protocol::Type::kThaw};
+  outgoing_.insert(outgoing_.begin() + static_cast<std::ptrdiff_t>(before_hold_), std::move(thaw));
+  rest(false);
+  if (!writable_watched_) flush();
+}
+
+void Session::answer_freeze(Status done) {
+  if (patience_) reactor_.cancel(*patience_);
+  patience_.reset();
+  if (const auto told = std::exchange(frozen_, nullptr)) told(std::move(done));
+}
+
 // ---------- its end ----------
 void Session::fail(Error why) {
   if (link_.valid()) reactor_.unwatch(link_.get());
@@ -146,6 +187,7 @@ void Session::fail(Error why) {
   if (health_) reactor_.cancel(*health_);
   health_.reset();
   outgoing_.clear();
+  answer_freeze(why);
   std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels;
   channels.swap(channels_);
   for (const auto& [number, channel] : channels) channel->lost(why);

@@ -52,6 +52,11 @@ class Session final : public Watcher {
   // While the agent cannot answer, nobody asks whether it does.
   void rest(bool resting);
 
+  // The agent falls silent, and so does this end: what is sent meanwhile goes out after thaw(). Until that is called,
+  // whether `done` says ok or not, nothing is on its way in either direction once it said ok.
+  void freeze(bool file_systems, std::function<void(Status)> done);
+  void thaw();
+
   // Reads what the agent said before it ended, then tells every channel that it is gone.
   void finish(const Error& why);
 
@@ -66,6 +71,7 @@ class Session final : public Watcher {
   bool flush();
   Status receive_all();
   Status dispatch(const protocol::Message& message);
+  void answer_freeze(Status done);
   void fail(Error why);
   void watch_health();
   void check_health();
@@ -75,6 +81,10 @@ class Session final : public Watcher {
   Lost lost_;
   bool writable_watched_ = false;
   std::deque<Outgoing> outgoing_;
+  bool held_ = false;
+  std::size_t before_hold_ = 0;  // how many of the outgoing ones go out all the same
+  std::function<void(Status)> frozen_;
+  std::optional<Reactor::TimerId> patience_;
   protocol::Assembler assembler_;
   std::vector<UniqueFd> passed_;  // of the message that is being joined
   std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels_;

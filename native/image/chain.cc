@@ -111,9 +111,9 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
     const Layer& overlay = layers.empty() ? *request.overlay : layers.back();
     TRY(require_file_name(backing->path, overlay, named_by_caller));
     const std::string path = resolve_backing_path(overlay.path, backing->path);
-    if (seen.size() == kMaxChainDepth) {
+    if (seen.size() == context.chain_depth) {
       return Error(ErrorCode::kImageChain, "the chain of " + printable(request.overlay->path) + " is longer than " +
-                                               std::to_string(kMaxChainDepth) + " images")
+                                               std::to_string(context.chain_depth) + " images")
           .on(path)
           .advise("commit or rebase layers away first");
     }

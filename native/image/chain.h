@@ -19,8 +19,6 @@
 
 namespace sluicebox::image {
 
-inline constexpr std::size_t kMaxChainDepth = 16;  // images, the overlay included; for chains that others made
-
 enum class Access : std::uint8_t { kRead, kWrite, kShared };  // kShared: read without locks
 
 // What an image is opened for: some want to know of features, or to mend damage, that make the bytes unreadable.

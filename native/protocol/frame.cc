@@ -33,6 +33,9 @@ bool is_type(std::uint8_t number) {
     case Type::kMachine:
     case Type::kMachineReady:
     case Type::kMachineFailed:
+    case Type::kFreeze:
+    case Type::kFrozen:
+    case Type::kThaw:
     case Type::kLaunch:
     case Type::kLaunched:
     case Type::kLaunchFailed:

@@ -61,6 +61,11 @@ enum class Type : std::uint8_t {
   kMachine = 54,  // once, before anything else: which machine this is and what its root is made of
   kMachineReady = 55,
   kMachineFailed = 56,
+  // The machine is about to be looked at from outside: the agent falls silent, and so does the host, until kThaw. Who
+  // greets it instead is another host, and it another machine: its executions are none of theirs.
+  kFreeze = 57,
+  kFrozen = 58,
+  kThaw = 59,
 
   // host to keeper, and its answers
   kLaunch = 60,

@@ -387,6 +387,30 @@ Result<MachineFailed> decode_machine_failed(Bytes bytes) {
   return failed;
 }
 
+Encoded encode(const Freeze& freeze) {
+  Writer writer;
+  writer.flag(freeze.file_systems);
+  return writer.take();
+}
+Result<Freeze> decode_freeze(Bytes bytes) {
+  Reader reader(bytes);
+  const Freeze freeze{.file_systems = reader.flag()};
+  if (!reader.ok()) return malformed("freeze");
+  return freeze;
+}
+
+Encoded encode(const Frozen& frozen) {
+  Writer writer;
+  writer.u32(frozen.os_error);
+  return writer.take();
+}
+Result<Frozen> decode_frozen(Bytes bytes) {
+  Reader reader(bytes);
+  const Frozen frozen{.os_error = reader.u32()};
+  if (!reader.ok()) return malformed("frozen");
+  return frozen;
+}
+
 Encoded encode(const Stop& stop) {
   Writer writer;
   writer.u64(stop.grace_ms);

@@ -184,6 +184,18 @@ struct MachineFailed {
 Encoded encode(const MachineFailed& failed);
 Result<MachineFailed> decode_machine_failed(Bytes bytes);
 
+struct Freeze {
+  bool file_systems = false;  // nothing is written to the disks either, and what was written is on them
+};
+Encoded encode(const Freeze& freeze);
+Result<Freeze> decode_freeze(Bytes bytes);
+
+struct Frozen {
+  std::uint32_t os_error = 0;  // not 0: it is not, and goes on
+};
+Encoded encode(const Frozen& frozen);
+Result<Frozen> decode_frozen(Bytes bytes);
+
 // ---------- boxes ----------
 // A limit, and whether the caller named it: then a host that cannot enforce it must refuse.
 struct Limit {

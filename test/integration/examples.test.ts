@@ -51,6 +51,15 @@ test.each([
   ],
   ['vm-disk', [/^Linux \d+\.\d+.* x86_64/m, /^kept: written in a machine$/m, /^the base is as it was: true$/m]],
   [
+    'clone',
+    [
+      /^the guest stood still for \d+\.\d ms$/m,
+      /^3 clones of 3 in \d+ ms$/m,
+      /^(?:[0-9a-f]{12} has [0-9a-f]{8}: first exec \d+ ms\n){3}/m,
+      /^host names: 4, warm files: 1, random numbers: 4$/m,
+    ],
+  ],
+  [
     'rebase-running-box',
     [
       /^moved from debian-12\.0\.raw to debian-12\.1\.raw under a writer$/m,

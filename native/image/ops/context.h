@@ -14,6 +14,10 @@
 
 namespace sluicebox::image {
 
+// Images in a chain, the overlay included: of one that others made, and of one that is a box's own.
+inline constexpr std::size_t kMaxChainDepth = 16;
+inline constexpr std::size_t kMaxOwnChainDepth = 128;
+
 struct OperationContext {
   const PathPolicy& policy;
   CancelToken& cancel;
@@ -24,6 +28,7 @@ struct OperationContext {
   std::function<void()> before_lock = nullptr;
   // Of all layers that the operation opens.
   std::shared_ptr<MetadataBudget> metadata = std::make_shared<MetadataBudget>();
+  std::size_t chain_depth = kMaxChainDepth;
 };
 
 }  // namespace sluicebox::image

@@ -47,7 +47,7 @@ Status require_supported(const CreateOptions& options) {
 Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& options,
                                 const std::optional<FileIdentity>& replaced, OperationContext& context) {
   std::optional<std::uint64_t> size = options.size;
-  if (options.backing) {
+  if (options.backing && !options.unchecked_backing) {
     Layer image;
     image.path = path;
     image.resolved_path = path;

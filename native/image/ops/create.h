@@ -35,6 +35,7 @@ struct CreateOptions {
   std::optional<std::uint64_t> size = std::nullopt;  // absent: the backing's
   bool overwrite = false;
   std::optional<BackingOption> backing = std::nullopt;
+  bool unchecked_backing = false;  // it is not opened: somebody may be writing to it. `size` is required then
   std::variant<RawCreate, Qcow2Create> format = {};
 };
 
