@@ -1,11 +1,11 @@
 // The figures of virtual machines: a cold boot, a box from a pool, a live rebase, and the memory that QEMU takes beside the guest's.
 import { execFile, spawn } from 'node:child_process'
 import {
+  closeSync,
   copyFileSync,
   existsSync,
   mkdirSync,
   openSync,
-  closeSync,
   readdirSync,
   readFileSync,
   rmSync,
@@ -34,6 +34,7 @@ export async function vm(rounds: number): Promise<Figure[]> {
     return [
       await coldVsPlain(rounds, create, plain),
       await poolVsCold(rounds, runtime, disk, create),
+      ...(await clones(rounds, create)),
       await liveRebase(rounds, folder, disk, runtime, create),
       await overhead(create),
     ]
@@ -90,6 +91,63 @@ async function poolVsCold(rounds: number, runtime: Runtime, disk: string, create
     goal: '<= 0.02',
   } as const
   return cost(goal, spread(times.ours, 'ms'), spread(times.theirs, 'ms'))
+}
+
+/** Of one snapshot with memory: a clone up to its first exec, what eight of them take, and how long the source stood still. */
+async function clones(rounds: number, create: () => Promise<Box>): Promise<Figure[]> {
+  const box = await create()
+  await box.run(['true'])
+  const writer = await box.exec(['sh', '-c', 'while :; do date > /root/f; sync; sleep 0.05; done'])
+  const paused: number[] = []
+  for (let round = 0; round < rounds; round++) {
+    const { name, pausedMs } = await box.snapshot(undefined, { memory: true })
+    paused.push(pausedMs)
+    await box.snapshots.remove(name)
+  }
+  await writer.kill('SIGKILL')
+  await writer.wait()
+  const { id: from } = await box.snapshot('warm', { memory: true })
+  const clone = () => box.clone({ from })
+  // What the first of them makes is there for the others.
+  await firstExec(clone)
+  const times = await alternate(
+    rounds,
+    () => firstExec(clone),
+    () => firstExec(create),
+  )
+  const memory = { ours: await memoryOfEight(clone), theirs: await memoryOfEight(create) }
+  await box.remove({ force: true })
+  const pause = spread(paused, 'ms')
+  return [
+    cost(
+      { name: 'vm.clone_vs_cold', unit: 'ratio', peer: 'a cold boot up to its first exec', goal: '<= 0.1' },
+      spread(times.ours, 'ms'),
+      spread(times.theirs, 'ms'),
+    ),
+    cost(
+      { name: 'vm.clone8_pss', unit: 'ratio', peer: 'eight machines that booted', goal: '<= 0.25' },
+      spread([memory.ours / MIB], 'MiB'),
+      spread([memory.theirs / MIB], 'MiB'),
+    ),
+    judge(
+      { name: 'vm.snapshot_pause_ms', unit: 'ms', peer: 'none: how long the guest stood still', goal: '<= 100' },
+      pause.median,
+      pause,
+    ),
+  ]
+}
+
+/** PSS of all that eight boxes run, each past its first exec. */
+async function memoryOfEight(make: () => Promise<Box>): Promise<number> {
+  const boxes: Box[] = []
+  for (let n = 0; n < 8; n++) {
+    const box = await make()
+    await box.run(['true'])
+    boxes.push(box)
+  }
+  const all = boxes.reduce((sum, { id }) => sum + memoryOf(id).all, 0)
+  for (const box of boxes) await box.remove({ force: true })
+  return all
 }
 
 async function liveRebase(

@@ -17,6 +17,11 @@ QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor) {
   };
 }
 
+std::string text_at(const json& object, const char* key) {
+  const auto found = object.find(key);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
+}
+
 std::vector<UniqueFd> one(UniqueFd fd) {
   std::vector<UniqueFd> list;
   list.push_back(std::move(fd));

@@ -14,6 +14,7 @@ namespace {
 using nlohmann::json;
 
 constexpr std::size_t kMostIncoming = std::size_t{1} << 20;
+constexpr std::size_t kMostSteps = 100;
 // How long a wait goes on before it looks whether it is still wanted.
 constexpr std::chrono::milliseconds kLookUp{50};
 
@@ -89,6 +90,7 @@ Result<json> QmpDialogue::next() {
       if (message.contains("event") && message["event"] == "MIGRATION" && message.contains("data") &&
           message["data"].contains("status") && message["data"]["status"].is_string())
         migration_.push_back(message["data"]["status"].get<std::string>());
+      if (migration_.size() > kMostSteps) return no_qmp("is not to be trusted: it tells of too many steps");
       return message;
     }
     if (incoming_.size() > kMostIncoming) return no_qmp("is not to be trusted: it speaks no QMP");

@@ -315,8 +315,7 @@ class LiveLook {
 
   Error why_not() {
     const auto answer = call_("query-migrate", json::object(), {});
-    std::string why;
-    if (answer.ok()) why = answer.value().value("error-desc", why);
+    std::string why = answer.ok() ? text_at(answer.value(), "error-desc") : std::string();
     if (why.empty()) why = last_words();
     return Error(ErrorCode::kIo, "QEMU could not write the guest's memory: " + why)
         .advise("Is there room for it in the runtime's home?");
@@ -335,7 +334,7 @@ class LiveLook {
   Status await_finish() {
     for (const auto end = std::chrono::steady_clock::now() + kReactorPatience;;) {
       const json status = TRY(call_("query-status", json::object(), {}));
-      if (status.value("status", std::string()) == "postmigrate") return ok_status();
+      if (text_at(status, "status") == "postmigrate") return ok_status();
       if (std::chrono::steady_clock::now() > end) return Error(ErrorCode::kIo, "QEMU does not finish the snapshot");
     }
   }
