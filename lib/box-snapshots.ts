@@ -88,15 +88,17 @@ export class BoxSnapshots {
         boxId: this.#home.boxId,
         hint: 'Clone it from the snapshot instead: box.clone({ from }).',
       })
-    const list = await this.list({ signal })
-    if (!list.some((each) => each.name === wanted || each.id === wanted))
-      throw new SluiceboxError('SNAPSHOT_NOT_FOUND', `${op}: the box has no snapshot ${JSON.stringify(wanted)}`, {
-        op,
-        boxId: this.#home.boxId,
-      })
+    // Before anything is stopped for it.
+    await this.#home.run(op, 'box.restore', { name: wanted, checkOnly: true }, signal, this.restore)
     const ran = LIVE.includes(this.#home.state)
     if (ran) await this.#home.stop(signal)
-    const { record, goesOn } = (await this.#home.run(op, 'box.restore', { name: wanted }, signal, this.restore)) as {
+    const { record, goesOn } = (await this.#home.run(
+      op,
+      'box.restore',
+      { name: wanted, checkOnly: false },
+      signal,
+      this.restore,
+    )) as {
       record: BoxRecord
       goesOn: boolean
     }
@@ -153,7 +155,9 @@ export class BoxSnapshots {
     try {
       return count === undefined ? await make() : await Promise.allSettled(Array.from({ length: count }, make))
     } finally {
-      if (from === undefined) await this.#home.run(op, 'box.dropSnapshot', { name: snapshot }, undefined, above)
+      // The box may be gone meanwhile, and the snapshot with it.
+      if (from === undefined)
+        await this.#home.run(op, 'box.dropSnapshot', { name: snapshot }, undefined, above).catch(() => {})
     }
   }
 

@@ -245,7 +245,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
    * SNAPSHOT_EXISTS.
    */
   snapshot(name?: string, options?: SnapshotOptions): Promise<SnapshotInfo> {
-    return this.snapshots.take(name, options, this.snapshot)
+    return this.#busy(this.snapshots.take(name, options, this.snapshot))
   }
 
   /**
@@ -256,7 +256,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   clone(options?: CloneOptions & { count?: undefined }): Promise<Box>
   clone(options: Omit<CloneOptions, 'name'> & { count: number }): Promise<PromiseSettledResult<Box>[]>
   clone(options?: CloneOptions & { count?: number }): Promise<Box | PromiseSettledResult<Box>[]> {
-    return this.snapshots.clone(options, this.clone)
+    return this.#busy(this.snapshots.clone(options, this.clone))
   }
 
   /** For Runtime.rebase(). `disk`: a path or a device of its disks; empty: the root disk. @internal */
@@ -310,6 +310,12 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     for (const execution of [...this.#executions.values()]) execution.cutOff(lost('execution'))
     this.#states.close(error)
     this.#handle.release()
+  }
+
+  /** It is not idle meanwhile. */
+  #busy<T>(work: Promise<T>): Promise<T> {
+    this.#clock.enter()
+    return work.finally(() => this.#clock.leave())
   }
 
   #snapshotHome(): SnapshotHome {

@@ -89,8 +89,8 @@ Status copy_box(const box::Home& home, const CreateRequest::From& from, Added& a
 
 Status make_disks(const BoxGround& ground, const box::Home& home, const CreateRequest& request, Added& added,
                   std::optional<box::MemoryImage>& memory) {
-  if (!added.record.spec.machine) return ok_status();
   if (request.from) return copy_box(home, *request.from, added, *ground.policy, memory);
+  if (!added.record.spec.machine) return ok_status();
   const std::string directory = TRY(path_of_fd(added.held->directory.get()));
   TRY(ground.engine->make_disks(added.record, directory));
   return home.update(added.record);
@@ -207,24 +207,33 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
   ground->reactor->post([=] {
     if (Status begun = open->box->begin_start(); !begun.ok()) return done(std::move(begun));
     ground->on_worker(operation, [=] {
-      auto held = std::exchange(open->held, std::nullopt);
-      const box::MemoryImage* memory = open->memory ? &*open->memory : nullptr;
-      const auto result = std::make_shared<Result<box::LaunchedBox>>(
-          open->box->launch_on_worker(std::move(held), memory, operation->cancel(), box::Clock::now() + boot_timeout));
-      // It goes on from there once.
-      if (result->ok()) open->memory.reset();
+      std::optional<box::Home::Held> held;
+      {
+        const MutexLock turn(open->box->layers_turn());
+        held = std::exchange(open->held, std::nullopt);
+      }
+      // It goes on from there once: a machine that got as far as to write to its disks has left that moment.
+      const auto memory = std::exchange(open->memory, std::nullopt);
+      const auto result = std::make_shared<Result<box::LaunchedBox>>(open->box->launch_on_worker(
+          std::move(held), memory ? &*memory : nullptr, operation->cancel(), box::Clock::now() + boot_timeout));
+      if (memory) retire_later(ground, box::kTemplateAge);
       ground->reactor->post([=] { done(open->box->finish_start(std::move(*result))); });
     });
   });
 }
 
-Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& name) {
+Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& name, bool check_only) {
   const MutexLock turn(open.box->layers_turn());
   const box::BoxRecord record = open.box->record();
-  std::optional<box::Home::Held> lock;
-  if (!open.held) lock = TRY(open.box->home().hold(record.id));
   const UniqueFd directory = TRY(open.box->home().directory(record.id));
   const box::SnapshotRecord snapshot = TRY(box::find_snapshot(directory.get(), name));
+  if (snapshot.memory && snapshot.qemu != ground.engine->means().identity) {
+    return Error(ErrorCode::kUnsupported, "the snapshot's memory was written by another QEMU than the one that is here")
+        .advise("Clone it from the snapshot's disk alone: box.clone({ from, memory: false }).");
+  }
+  if (check_only) return ok_status();
+  std::optional<box::Home::Held> lock;
+  if (!open.held) lock = TRY(open.box->home().hold(record.id));
   std::optional<box::MemoryImage> memory;
   if (snapshot.memory) {
     memory.emplace(box::MemoryImage{
@@ -248,6 +257,7 @@ void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<
     if (open->box->state() == State::kRemoved) return done(ok_status());
     if (Status may = open->box->check_removable(); !may.ok()) return done(std::move(may));
     ground->on_worker(operation, [=] {
+      const MutexLock turn(open->box->layers_turn());
       open->let_go();
       Status removed = open->box->home().remove(open->box->record().id);
       ground->reactor->post([=] {

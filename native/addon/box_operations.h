@@ -50,7 +50,8 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
                const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,
                const std::function<void(Status)>& done);
 // On a worker: the disks of a box that stands, and its memory where the snapshot has one, are what they were then.
-Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& snapshot);
+// `check_only`: whether they could be.
+Status restore_box(const BoxGround& ground, OpenBox& open, const std::string& snapshot, bool check_only);
 // From any thread. `done` on the reactor's, or on a worker.
 void remove_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
                 const std::shared_ptr<event_queue::Operation>& operation, const std::function<void(Status)>& done);

@@ -64,7 +64,7 @@ HandleId Boxes::snapshot(Napi::Env env, const Napi::Object& request, bool wants_
     complete_with(*operation, [&]() -> Result<BoxPayload::Value> {
       image::OperationContext context{*policy, operation->cancel(), *operation};
       context.chain_depth = image::kMaxOwnChainDepth;
-      auto taken = TRY(box::snapshot_box(open->box, *ground->reactor, wanted, open->held.has_value(), context));
+      auto taken = TRY(box::snapshot_box(open->box, *ground->reactor, wanted, open->is_held(), context));
       return BoxPayload::Value([taken, open](Napi::Env at) -> Result<Napi::Value> {
         Napi::Object value = Napi::Object::New(at);
         value.Set("snapshot", snapshot_to_js(at, taken));
@@ -99,7 +99,7 @@ HandleId Boxes::drop_snapshot(Napi::Env env, const Napi::Object& request) {
   Operation operation = open_operation(env, false);
   ground_->on_worker(operation, [operation, open, name, ground = ground_] {
     complete_with(*operation, [&]() -> Result<BoxPayload::Value> {
-      TRY(box::remove_snapshot(open->box, *ground->reactor, name, open->held.has_value()));
+      TRY(box::remove_snapshot(open->box, *ground->reactor, name, open->is_held()));
       return nothing();
     });
   });
@@ -109,10 +109,11 @@ HandleId Boxes::drop_snapshot(Napi::Env env, const Napi::Object& request) {
 HandleId Boxes::restore(Napi::Env env, const Napi::Object& request) {
   const auto open = box_of(request);
   const std::string name = text_of(request, "name");
+  const bool check_only = flag_of(request, "checkOnly");
   Operation operation = open_operation(env, false);
-  ground_->on_worker(operation, [operation, open, name, ground = ground_] {
+  ground_->on_worker(operation, [operation, open, name, check_only, ground = ground_] {
     complete_with(*operation, [&]() -> Result<BoxPayload::Value> {
-      TRY(restore_box(*ground, *open, name));
+      TRY(restore_box(*ground, *open, name, check_only));
       const bool goes_on = open->memory.has_value();
       return BoxPayload::Value([goes_on, open](Napi::Env at) -> Result<Napi::Value> {
         Napi::Object value = Napi::Object::New(at);

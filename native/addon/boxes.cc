@@ -295,7 +295,7 @@ HandleId Boxes::rebase(Napi::Env env, const Napi::Object& request, bool wants_pr
   ground_->on_worker(operation, [operation, open, options, disk, ground = ground_, policy = policy_] {
     image::OperationContext context{*policy, operation->cancel(), *operation};
     context.chain_depth = image::kMaxOwnChainDepth;
-    auto rebased = box::rebase_box(open->box, *ground->reactor, disk, options, open->held.has_value(), context);
+    auto rebased = box::rebase_box(open->box, *ground->reactor, disk, options, open->is_held(), context);
     if (!rebased.ok()) return operation->complete(failure(std::move(rebased).error()));
     auto value = [rebased = *rebased](Napi::Env at) -> Result<Napi::Value> {
       Napi::Object object = rebase_to_js(at, rebased.result);

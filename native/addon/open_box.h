@@ -26,10 +26,13 @@ class OpenBox final : public box::BoxListener {
 
   // Set once, before anyone else knows of it.
   std::shared_ptr<box::Box> box;
-  // Of a box that was made and not started. A worker's, one at a time.
+  // Of a box that was made and not started. A worker's, under the box's layers_turn().
   std::optional<box::Home::Held> held;
   // What its next start goes on from. A worker's, one at a time.
   std::optional<box::MemoryImage> memory;
+  box::IsHeld is_held() const {
+    return [this] { return held.has_value(); };
+  }
   void let_go() {
     if (held) held->let_go();
     held.reset();

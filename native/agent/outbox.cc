@@ -51,6 +51,7 @@ void Outbox::forget() {
 
 void Outbox::close() {
   closed_ = true;
+  before_hold_ = 0;
   queue_.clear();
   queued_bytes_ = 0;
 }

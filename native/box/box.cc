@@ -89,6 +89,7 @@ BoxRecord Box::record() const {
 }
 
 Status Box::update(const std::function<void(BoxRecord&)>& change) {
+  const MutexLock turn(record_turn_);
   BoxRecord updated = record();
   change(updated);
   TRY(home_->update(updated));
@@ -126,8 +127,12 @@ Status Box::begin_start() {
 
 Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const MemoryImage* memory,
                                           const CancelToken& cancel, Clock::time_point deadline) const {
+  // After whoever changes the box's layers: what the record says then is so as long as the lock is held.
+  if (!held) {
+    const MutexLock turn(layers_turn_);
+    held = TRY(home_->hold(this->record().id));
+  }
   const BoxRecord record = this->record();
-  if (!held) held = TRY(home_->hold(record.id));
   LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), memory, cancel, deadline));
   if (record.spec.keep && launched.first_uid != record.first_uid) {
     BoxRecord updated = record;
@@ -189,6 +194,8 @@ void Box::turn_processors(std::uint32_t request, State from, State to, const cha
     if (self->listener_) self->listener_->answered(request, std::move(done));
   };
   if (state_ != from) return answer(state_ == to ? ok_status() : Status(wrong_state(what)));
+  if (machine_ && to == State::kPaused && machine_->is_moving())
+    return answer(Error(ErrorCode::kInUse, "a snapshot of the box is being taken, or its disk is being moved"));
   if (!machine_) {
     return answer(Error(ErrorCode::kUnsupported, "only a virtual machine can be paused")
                       .advise("Create the box with isolation: 'vm'."));
@@ -204,6 +211,8 @@ void Box::turn_processors(std::uint32_t request, State from, State to, const cha
                             answer(ok_status());
                           });
 }
+
+Machine* Box::machine_there() const { return machine_.get(); }
 
 void Box::freeze(bool file_systems, const std::function<void(Status)>& done) {
   if (machine() == nullptr) return done(wrong_state("be looked at as it runs"));

@@ -48,6 +48,9 @@ class BoxListener {
   virtual void answered(std::uint32_t request, Status done) = 0;
 };
 
+// Whether this process has the box's lock (a box that was made and not started); asked under its layers_turn().
+using IsHeld = std::function<bool()>;
+
 class Box final : public std::enable_shared_from_this<Box> {
  public:
   using Started = std::function<void(Status status)>;
@@ -64,7 +67,7 @@ class Box final : public std::enable_shared_from_this<Box> {
   const Home& home() const { return *home_; }
   Engine& engine() const { return *engine_; }
   // Held by the worker that takes, restores, copies or removes a snapshot: one at a time.
-  Mutex& layers_turn() { return layers_turn_; }
+  Mutex& layers_turn() const { return layers_turn_; }
   // Hears of every change from now on.
   void listen(std::shared_ptr<BoxListener> listener) { listener_ = std::move(listener); }
   // From any thread: nobody hears of it from here on. A listener that owns the box is owned by it no more.
@@ -83,6 +86,8 @@ class Box final : public std::enable_shared_from_this<Box> {
                                              Execution::Spawned spawned);
   // A running machine's QEMU; null: there is none.
   Machine* machine() const { return state_ == State::kRunning && !why_ ? machine_.get() : nullptr; }
+  // The same of one that is paused or stopping as well: to finish what was begun.
+  Machine* machine_there() const;
   // The guest's processors stand still, and go on. kUnsupported where there is no machine.
   void pause(std::uint32_t request);
   void resume(std::uint32_t request);
@@ -128,7 +133,8 @@ class Box final : public std::enable_shared_from_this<Box> {
   const std::shared_ptr<Reactor> reactor_;
   const std::shared_ptr<Engine> engine_;
   const std::shared_ptr<const Home> home_;
-  Mutex layers_turn_;
+  mutable Mutex layers_turn_;
+  Mutex record_turn_;
   mutable Mutex mutex_;
   BoxRecord record_ GUARDED_BY(mutex_);
   std::shared_ptr<BoxListener> listener_;

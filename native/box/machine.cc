@@ -2,6 +2,7 @@
 
 #include <sys/epoll.h>
 
+#include <algorithm>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -68,6 +69,10 @@ Machine::Chain& Machine::chain(std::size_t disk) {
   const auto [found, fresh] = chains_.try_emplace(disk);
   if (fresh) found->second.active = disk_node(disk);
   return found->second;
+}
+
+bool Machine::is_moving() const {
+  return std::any_of(chains_.begin(), chains_.end(), [](const auto& each) { return each.second.moving; });
 }
 
 void Machine::heard(const std::string& event, const nlohmann::json& data) {

@@ -48,6 +48,7 @@ class Machine {
     std::vector<std::string> below;  // nodes under it that do not go by themselves, nearest first
   };
   Chain& chain(std::size_t disk);
+  bool is_moving() const;
   // Hears of each step of a migration, until it is told otherwise.
   void on_migration(std::function<void(const std::string& status)> heard) { migration_ = std::move(heard); }
   // The last that the guest said, and QEMU.

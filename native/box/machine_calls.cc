@@ -10,16 +10,11 @@ QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor) {
   return [box, &reactor](const std::string& command, const json& arguments, std::vector<UniqueFd> passed) {
     const auto descriptors = std::make_shared<std::vector<UniqueFd>>(std::move(passed));
     return ask<json>(reactor, [box, command, arguments, descriptors](std::function<void(Result<json>)> answer) {
-      Machine* machine = box->machine();
+      Machine* machine = box->machine_there();
       if (machine == nullptr) return answer(Error(ErrorCode::kBoxLost, "the box ended meanwhile"));
       machine->qmp().execute(command, arguments, std::move(answer), std::move(*descriptors));
     });
   };
-}
-
-std::string text_at(const json& object, const char* key) {
-  const auto found = object.find(key);
-  return found != object.end() && found->is_string() ? found->get<std::string>() : std::string();
 }
 
 std::vector<UniqueFd> one(UniqueFd fd) {

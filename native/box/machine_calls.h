@@ -37,9 +37,6 @@ using QmpCall = std::function<Result<nlohmann::json>(const std::string& command,
                                                      std::vector<UniqueFd> passed)>;
 QmpCall calls_to(const std::shared_ptr<Box>& box, Reactor& reactor);
 
-// Of what QEMU says, whatever that is: empty where there is no such text.
-std::string text_at(const nlohmann::json& object, const char* key);
-
 std::vector<UniqueFd> one(UniqueFd fd);
 // Puts the descriptor into a new set of QEMU's; the set's number.
 Result<std::uint64_t> add_to_set(const QmpCall& call, UniqueFd fd);

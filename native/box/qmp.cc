@@ -9,6 +9,8 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "box/qmp_words.h"
+
 namespace sluicebox::box {
 
 namespace {
@@ -116,7 +118,7 @@ bool Qmp::take_lines() {
 }
 
 bool Qmp::take(const std::string& line) {
-  const json message = json::parse(line, nullptr, false);
+  const json message = qmp_message(line);
   if (!message.is_object()) return false;
   if (message.contains("QMP")) return true;
   if (const auto name = message.find("event"); name != message.end()) {

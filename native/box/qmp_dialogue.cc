@@ -7,6 +7,8 @@
 #include <cerrno>
 #include <cstring>
 
+#include "box/qmp_words.h"
+
 namespace sluicebox::box {
 
 namespace {
@@ -38,7 +40,7 @@ Result<json> QmpDialogue::execute(const std::string& command, const json& argume
     std::string said = "an error";
     if (message.contains("error") && message["error"].contains("desc") && message["error"]["desc"].is_string())
       said = message["error"]["desc"].get<std::string>();
-    return Error(ErrorCode::kIo, "QEMU says to " + command + ": " + said);
+    return Error(ErrorCode::kIo, std::string("QEMU says to ").append(command).append(": ").append(said));
   }
 }
 
@@ -84,7 +86,7 @@ Status QmpDialogue::send(const std::string& line, int passed) {
 Result<json> QmpDialogue::next() {
   while (true) {
     if (const std::size_t end = incoming_.find('\n'); end != std::string::npos) {
-      json message = json::parse(incoming_.substr(0, end), nullptr, false);
+      json message = qmp_message(incoming_.substr(0, end));
       incoming_.erase(0, end + 1);
       if (!message.is_object()) return no_qmp("is not to be trusted: it speaks no QMP");
       if (message.contains("event") && message["event"] == "MIGRATION" && message.contains("data") &&

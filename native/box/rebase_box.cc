@@ -37,11 +37,13 @@ Result<Moment> look_at(const std::shared_ptr<Box>& box, Reactor& reactor, std::s
 }
 
 // `node`: of the chain that the disk lies above now; empty: the one that it did.
-void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk, const std::string& node) {
-  reactor.post([box, disk, node] {
-    Machine* machine = box->machine();
+void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk, unsigned tried,
+             const std::string& node) {
+  reactor.post([box, disk, tried, node] {
+    Machine* machine = box->machine_there();
     if (machine == nullptr) return;
     Machine::Chain& chain = machine->chain(disk);
+    if (chain.tried != tried) return;  // another machine, since
     chain.moving = false;
     if (!node.empty()) chain.below = {node};
   });
@@ -153,9 +155,11 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
 }
 
 Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t disk, const std::string& path,
-                                   const image::RebaseOptions& options, bool held, image::OperationContext& context) {
+                                   const image::RebaseOptions& options, const IsHeld& held,
+                                   image::OperationContext& context) {
+  const MutexLock turn(box->layers_turn());
   std::optional<Home::Held> lock;
-  if (!held) lock = TRY(box->home().hold(box->record().id));
+  if (!held()) lock = TRY(box->home().hold(box->record().id));
   const image::Layer overlay = TRY(image::open_layer(
       path, image::DiskFormat::kQcow2, options.dry_run ? image::Access::kRead : image::Access::kWrite, context));
   auto rebased = image::rebase_overlay(overlay, options, context, note_chain(box, disk, nullptr));
@@ -173,7 +177,8 @@ Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t 
 }  // namespace
 
 Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
-                              const image::RebaseOptions& options, bool held, image::OperationContext& context) {
+                              const image::RebaseOptions& options, const IsHeld& held,
+                              image::OperationContext& context) {
   const BoxRecord record = box->record();
   if (disk >= record.disks.size() || record.disks[disk].overlay.empty())
     return Error(ErrorCode::kUnsupported, "the box has no overlay of its own that could be moved to another base")
@@ -188,7 +193,7 @@ Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor,
         wanted.unsafe ? Error(ErrorCode::kBoxState, "the box is running, so its base cannot be changed unsafely")
                             .advise("Stop the box first, or leave mode at 'safe'.")
                       : rebase_running(box, reactor, disk, *moment.chain, path, wanted, context, now_on);
-    release(box, reactor, disk, now_on);
+    release(box, reactor, disk, moment.chain->tried, now_on);
     return rebased;
   }
   const char* name = state_name(moment.state);

@@ -19,6 +19,7 @@ struct RebasedBox {
 // `held`: the caller has the box's lock (a box that was made and not started). kBoxState for a box that is on its way
 // up or down, and in unsafe mode for one that runs; kUnsupported for one without a disk of its own.
 Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
-                              const image::RebaseOptions& options, bool held, image::OperationContext& context);
+                              const image::RebaseOptions& options, const IsHeld& held,
+                              image::OperationContext& context);
 
 }  // namespace sluicebox::box

@@ -15,6 +15,8 @@ constexpr std::size_t kMaxMessage = std::size_t{64} * 1024;
 constexpr std::chrono::seconds kSilence{5};
 // For what the guest has not written to its disks yet.
 constexpr std::chrono::seconds kFreezePatience{20};
+// And for its agent to come back from there.
+constexpr std::chrono::minutes kSlowDisks{2};
 // Frames of one session before the others have their turn.
 constexpr int kFramesPerTurn = 32;
 
@@ -73,7 +75,7 @@ bool Session::flush() {
       const bool full = sent.error().os_error == EAGAIN;
       if (full && !writable_watched_) reactor_.change(link_.get(), EPOLLIN | EPOLLOUT);
       writable_watched_ = full;
-      if (!full) outgoing_.clear();
+      if (!full) outgoing_.clear(), before_hold_ = 0;
       return full;
     }
     outgoing_.pop_front();
@@ -134,7 +136,11 @@ Status Session::dispatch(const protocol::Message& message) {
     if (header.type == protocol::Type::kFrozen) {
       const protocol::Frozen frozen = TRY(protocol::decode_frozen(message.payload));
       const int failed = static_cast<int>(frozen.os_error);
+      // An answer that came too late is none to the next question.
+      if (header.request != freezes_) return ok_status();
+      unanswered_ = false;
       answer_freeze(failed == 0 ? ok_status() : Status(os_error(failed, "the guest cannot hold its file systems")));
+      if (!held_) rest(false);
       return ok_status();
     }
     return Error(ErrorCode::kIo, "the agent sent a message that belongs to no execution");
@@ -155,7 +161,8 @@ void Session::freeze(bool file_systems, std::function<void(Status)> done) {
   if (held_) return done(Error(ErrorCode::kInUse, "the box is being looked at already"));
   rest(true);
   frozen_ = std::move(done);
-  send(protocol::Type::kFreeze, 0, 1, encode(protocol::Freeze{.file_systems = file_systems}));
+  unanswered_ = true;
+  send(protocol::Type::kFreeze, 0, ++freezes_, encode(protocol::Freeze{.file_systems = file_systems}));
   held_ = true;
   before_hold_ = outgoing_.size();
   patience_ = reactor_.at(Clock::now() + kFreezePatience, [this] {
@@ -166,11 +173,21 @@ void Session::freeze(bool file_systems, std::function<void(Status)> done) {
 
 void Session::thaw() {
   if (!std::exchange(held_, false) || !link_.valid()) return;
+  if (patience_) reactor_.cancel(*patience_);
+  patience_.reset();
   // Ahead of what waited for it.
   Outgoing thaw;
   thaw.header = {.type = protocol::Type::kThaw};
-  outgoing_.insert(outgoing_.begin() + static_cast<std::ptrdiff_t>(before_hold_), std::move(thaw));
-  rest(false);
+  const std::size_t place = std::min(before_hold_, outgoing_.size());
+  outgoing_.insert(outgoing_.begin() + static_cast<std::ptrdiff_t>(place), std::move(thaw));
+  // An agent that still waits for its disks cannot say that it lives.
+  if (!unanswered_)
+    rest(false);
+  else
+    patience_ = reactor_.at(Clock::now() + kSlowDisks, [this] {
+      patience_.reset();
+      if (std::exchange(unanswered_, false)) rest(false);
+    });
   if (!writable_watched_) flush();
 }
 
@@ -187,6 +204,7 @@ void Session::fail(Error why) {
   if (health_) reactor_.cancel(*health_);
   health_.reset();
   outgoing_.clear();
+  before_hold_ = 0;
   answer_freeze(why);
   std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels;
   channels.swap(channels_);

@@ -84,6 +84,8 @@ class Session final : public Watcher {
   bool held_ = false;
   std::size_t before_hold_ = 0;  // how many of the outgoing ones go out all the same
   std::function<void(Status)> frozen_;
+  std::uint32_t freezes_ = 0;  // so far: the last one's request
+  bool unanswered_ = false;
   std::optional<Reactor::TimerId> patience_;
   protocol::Assembler assembler_;
   std::vector<UniqueFd> passed_;  // of the message that is being joined

@@ -15,6 +15,7 @@
 #include "box/layers.h"
 #include "box/machine_calls.h"
 #include "box/qemu_command.h"
+#include "box/qmp_words.h"
 #include "image/ops/info.h"
 
 namespace sluicebox::box {
@@ -31,15 +32,18 @@ constexpr int kUsualPauseMs = 300;
 constexpr int kLongestPauseMs = 5000;
 // QEMU is handed a descriptor for each, and there is an end to how many.
 constexpr std::size_t kMostLayers = 64;
+constexpr std::size_t kMostFiles = 200;  // of all its disks
 // How long a wait goes on before it looks whether it is still wanted.
 constexpr milliseconds kGlance{50};
 
 // The steps of a migration, as they are told on the reactor's thread.
 class MigrationSteps {
+  static constexpr std::size_t kMostSteps = 64;  // of a QEMU that is sound, far fewer
+
  public:
   void tell(const std::string& step) {
     const std::lock_guard lock(mutex_);
-    steps_.push_back(step);
+    if (steps_.size() < kMostSteps) steps_.push_back(step);
     told_.notify_all();
   }
   // The next one, or nothing after that time.
@@ -86,10 +90,12 @@ class Stacking {
       auto& layer = layers_.emplace_back();
       const std::string& overlay = before_.disks[i].overlay;
       if (overlay.empty()) continue;
-      const image::ImageInfo info = TRY(
-          image::image_info(folder + "/" + overlay, {.format = image::DiskFormat::kQcow2, .shared = true}, context));
+      const image::ImageInfo info =
+          TRY(image::image_info(std::string(folder).append("/").append(overlay),
+                                {.format = image::DiskFormat::kQcow2, .shared = true}, context));
       layer = TRY(stack_layer(directory_, folder, i, overlay, info.virtual_bytes, before_.disks[i].bases, context));
     }
+    named_ = true;
     return box_->update([this](BoxRecord& record) {
       for (std::size_t i = 0; i < layers_.size(); ++i) {
         if (!layers_[i]) continue;
@@ -120,7 +126,8 @@ class Stacking {
 
  private:
   void undo() {
-    [[maybe_unused]] const Status put_back = box_->update([this](BoxRecord& record) { record.disks = before_.disks; });
+    // A record that names them still is as good: they are empty.
+    if (named_ && !box_->update([this](BoxRecord& record) { record.disks = before_.disks; }).ok()) return;
     for (const auto& layer : layers_)
       if (layer) ::unlinkat(directory_, layer->name.c_str(), 0);
   }
@@ -129,6 +136,7 @@ class Stacking {
   const int directory_;
   BoxRecord before_;
   std::vector<std::optional<NewLayer>> layers_;
+  bool named_ = false;  // in the record, it may be
   bool done_ = false;
 };
 
@@ -159,8 +167,9 @@ Result<Reserved> reserve(const std::shared_ptr<Box>& box, Reactor& reactor, std:
 
 void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::vector<Machine::Chain> chains) {
   reactor.post([box, chains = std::move(chains)]() mutable {
-    Machine* machine = box->machine();
+    Machine* machine = box->machine_there();
     for (std::size_t i = 0; machine != nullptr && i < chains.size(); ++i) {
+      if (machine->chain(i).tried != chains[i].tried) return;  // another machine, since
       chains[i].moving = false;
       machine->chain(i) = std::move(chains[i]);
     }
@@ -253,6 +262,9 @@ class LiveLook {
     if (!done.ok()) give_up(*steps);
     const auto resumed = call_("cont", json::object(), {});
     if (stopped_) paused_ = std::chrono::steady_clock::now() - *stopped_;
+    reactor_.post([box = box_] {
+      if (Machine* machine = box->machine_there()) machine->on_migration(nullptr);
+    });
     TRY(std::move(done));
     return resumed.ok() ? ok_status() : Status(resumed.error());
   }
@@ -277,8 +289,10 @@ class LiveLook {
     json actions = json::array();
     for (const auto& [disk, node] : nodes_)
       actions.push_back({{"type", "blockdev-snapshot"}, {"data", {{"node", chains_[disk].active}, {"overlay", node}}}});
-    if (!actions.empty()) TRY(call_("transaction", {{"actions", actions}}, {}));
-    switched_ = true;
+    const auto done = actions.empty() ? Result<json>(json()) : call_("transaction", {{"actions", actions}}, {});
+    // Not answered is not refused: QEMU may still do it, and the new layers are right either way.
+    switched_ = done.ok() || done.error().code != ErrorCode::kIo;
+    if (!done.ok()) return done.error();
     for (const auto& [disk, node] : nodes_) {
       Machine::Chain& chain = chains_[disk];
       chain.below.insert(chain.below.begin(), std::exchange(chain.active, node));
@@ -306,6 +320,7 @@ class LiveLook {
         TRY(switch_layers());
         TRY(call_("migrate-continue", {{"state", "pre-switchover"}}, {}));
       } else if (*step == "completed") {
+        if (!switched_) return Error(ErrorCode::kIo, "QEMU finished out of turn");
         return await_finish();
       } else if (*step == "failed" || *step == "cancelled") {
         return why_not();
@@ -324,7 +339,7 @@ class LiveLook {
   // Some failures it tells only there.
   std::string last_words() {
     const auto said = ask<std::string>(reactor_, [box = box_](const std::function<void(Result<std::string>)>& answer) {
-      Machine* machine = box->machine();
+      Machine* machine = box->machine_there();
       answer(machine != nullptr ? machine->messages() : std::string());
     });
     return said.ok() && !said.value().empty() ? said.value() : "it does not say why";
@@ -381,6 +396,13 @@ Status take_running(const std::shared_ptr<Box>& box, Reactor& reactor, std::vect
   return ok_status();
 }
 
+// On the disk before the record that says so.
+Status settle_state(int place) {
+  const UniqueFd state(::openat(place, "state", O_RDONLY | O_NOFOLLOW | O_CLOEXEC));
+  if (!state.valid() || ::fdatasync(state.get()) != 0) return os_error(errno, "cannot keep the machine's memory");
+  return ok_status();
+}
+
 Status take_standing(const std::shared_ptr<Box>& box, int directory, SnapshotRecord& record,
                      image::OperationContext& context) {
   Stacking stacking(box, directory);
@@ -396,8 +418,13 @@ Status check_disks(const BoxRecord& record) {
     return Error(ErrorCode::kUnsupported, "only a virtual machine has snapshots")
         .advise("Create the box with isolation: 'vm'.");
   }
+  std::size_t files = 0;
   for (const DiskRecord& disk : record.disks) {
-    if (disk.bases.size() >= kMostLayers) {
+    files += disk.bases.size() + 1;
+    if (disk.next_bases)
+      return Error(ErrorCode::kBoxState, "a move of the box's disk to another base was cut off")
+          .advise("Move it again.");
+    if (disk.bases.size() >= kMostLayers || files + record.disks.size() > kMostFiles) {
       return Error(ErrorCode::kUnsupported, "the box's disk has " + std::to_string(disk.bases.size()) +
                                                 " layers, and each snapshot and each clone of a moment adds one")
           .advise("Merge them: runtime.rebase(box, { backing }) onto the base that it has.");
@@ -414,7 +441,7 @@ Status check_disks(const BoxRecord& record) {
 }  // namespace
 
 Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& reactor, const SnapshotRequest& request,
-                                    bool held, image::OperationContext& context) {
+                                    const IsHeld& held, image::OperationContext& context) {
   const MutexLock turn(box->layers_turn());
   const BoxRecord record = box->record();
   TRY(check_disks(record));
@@ -428,6 +455,7 @@ Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& re
                           .qemu = request.memory ? box->engine().means().identity : std::string(),
                           .disks = {}};
   Reserved reserved = TRY(reserve(box, reactor, record.disks.size()));
+  std::optional<Home::Held> lock;
   const auto taken = [&]() -> Status {
     for (const SnapshotRecord& each : TRY(list_snapshots(directory.get()))) {
       if (each.name == request.name)
@@ -440,22 +468,25 @@ Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& re
       return Error(ErrorCode::kBoxState, std::string("the box is ") + state_name(reserved.state) +
                                              (stands ? ", so there is no memory to keep" : ", so it cannot be kept"));
     }
-    std::optional<Home::Held> lock;
-    if (!runs && !held) lock = TRY(box->home().hold(record.id));
+    if (!runs && !held()) lock = TRY(box->home().hold(record.id));
     drop_half_made(directory.get());
     const UniqueFd place = TRY(begin_snapshot(directory.get(), snapshot.id));
     TRY(runs ? take_running(box, reactor, reserved.chains, directory.get(), place, snapshot, context)
              : take_standing(box, directory.get(), snapshot, context));
+    if (snapshot.memory) TRY(settle_state(place.get()));
+    // From here on it is there, whoever gives up waiting for it.
+    if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the operation was cancelled");
     return finish_snapshot(directory.get(), snapshot);
   };
   const Status done = taken();
+  if (lock) lock->let_go();
   release(box, reactor, std::move(reserved.chains));
   if (done.ok()) return snapshot;
   [[maybe_unused]] const Status dropped = drop_snapshot(directory.get(), snapshot.id);
   return done.error();
 }
 
-Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, bool held) {
+Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held) {
   const MutexLock turn(box->layers_turn());
   const BoxRecord record = box->record();
   const UniqueFd directory = TRY(box->home().directory(record.id));
@@ -465,8 +496,11 @@ Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const 
   auto reserved = reserve(box, reactor, record.disks.size());
   if (!reserved.ok()) return ok_status();
   const bool runs = !reserved.value().chains.empty();
-  auto lock = runs || held ? Result<Home::Held>(Home::Held{}) : box->home().hold(record.id);
-  if (lock.ok()) drop_unused_layers(directory.get(), box->record());
+  auto lock = runs || held() ? Result<Home::Held>(Home::Held{}) : box->home().hold(record.id);
+  if (lock.ok()) {
+    drop_unused_layers(directory.get(), box->record());
+    lock.value().let_go();
+  }
   release(box, reactor, std::move(reserved.value().chains));
   return ok_status();
 }

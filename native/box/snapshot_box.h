@@ -24,9 +24,9 @@ struct SnapshotRequest {
 // Of a running machine or one that stands; `held`: this process has its lock. A box that runs goes on whether the
 // snapshot failed or not. kSnapshotExists, kUnsupported for what has no disk of its own, kBoxState, kInUse.
 Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& reactor, const SnapshotRequest& request,
-                                    bool held, image::OperationContext& context);
+                                    const IsHeld& held, image::OperationContext& context);
 
 // With each layer that nothing lies on any more. kSnapshotNotFound.
-Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, bool held);
+Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held);
 
 }  // namespace sluicebox::box

@@ -94,7 +94,7 @@ std::optional<SnapshotRecord> read_snapshot(int snapshots, const std::string& id
 std::vector<std::string> names_in(int directory) {
   std::vector<std::string> names;
   const int copy = ::openat(directory, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  if (copy < 0) return names;
+  if (copy < 0) return {std::string()};  // no name that anything has
   const UniqueDirectory list(::fdopendir(copy));
   while (const dirent* each = ::readdir(list.get())) names.emplace_back(each->d_name);
   return names;
@@ -164,20 +164,38 @@ Result<UniqueFd> open_state(int box_directory, const std::string& id) {
   return state;
 }
 
+namespace {
+
+// How many snapshots there are, whether they can be read or not; when that cannot be told, more than there can be.
+std::size_t count_whole(int box_directory) {
+  const auto folder = open_folder(box_directory, kFolder);
+  if (!folder.ok()) return folder.error().os_error == ENOENT ? 0 : SIZE_MAX;
+  std::size_t count = 0;
+  for (const std::string& name : names_in(folder.value().get())) {
+    const std::string record = name + "/" + kRecord;
+    if (!is_box_id(name)) continue;
+    if (::faccessat(folder.value().get(), record.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) == 0 || errno != ENOENT) ++count;
+  }
+  return count;
+}
+
+}  // namespace
+
 void drop_half_made(int box_directory) {
   const auto folder = open_folder(box_directory, kFolder);
   if (!folder.ok()) return;
   for (const std::string& name : names_in(folder.value().get())) {
     const std::string record = name + "/" + kRecord;
-    if (is_box_id(name) && ::faccessat(folder.value().get(), record.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0)
-        [[maybe_unused]]
+    if (is_box_id(name) && ::faccessat(folder.value().get(), record.c_str(), F_OK, AT_SYMLINK_NOFOLLOW) != 0 &&
+        errno == ENOENT) [[maybe_unused]]
       const Status removed = remove_tree(folder.value().get(), name);
   }
 }
 
 void drop_unused_layers(int box_directory, const BoxRecord& record) {
   const auto snapshots = list_snapshots(box_directory);
-  if (!snapshots.ok()) return;
+  // One that cannot be read has layers too.
+  if (!snapshots.ok() || snapshots.value().size() != count_whole(box_directory)) return;
   std::set<std::string> used;
   for (const DiskRecord& disk : record.disks) {
     add_layers(used, disk.overlay, disk.bases);

@@ -32,6 +32,8 @@ const expected: Record<string, readonly [new (...args: never[]) => SluiceboxErro
   cancelled: [SluiceboxError, 'INTERNAL'],
   permission: [SluiceboxError, 'PERMISSION'],
   no_space: [SluiceboxError, 'NO_SPACE'],
+  snapshot_not_found: [SluiceboxError, 'SNAPSHOT_NOT_FOUND'],
+  snapshot_exists: [SluiceboxError, 'SNAPSHOT_EXISTS'],
   io: [SluiceboxError, 'IO'],
   out_of_memory: [SluiceboxError, 'INTERNAL'],
   internal: [SluiceboxError, 'INTERNAL'],
