@@ -53,7 +53,8 @@ Result<UniqueFd> copy_of(const UniqueFd& fd) {
   return copy;
 }
 
-protocol::Launch walls_of(const BoxRecord& record) {
+// `maps`: its memory is mapped from a template. What it touches of that and was never used costs a page there, too.
+protocol::Launch walls_of(const BoxRecord& record, bool maps) {
   const BoxSpec& spec = record.spec;
   protocol::Launch launch;
   launch.id = record.id;
@@ -61,7 +62,7 @@ protocol::Launch walls_of(const BoxRecord& record) {
   launch.keep = spec.keep;
   launch.temporary_layer = true;
   launch.storage_bytes = kQemuStorage;
-  launch.memory_bytes = {.value = spec.memory_bytes.value + kQemuMemory, .asked = false};
+  launch.memory_bytes = {.value = spec.memory_bytes.value * (maps ? 2 : 1) + kQemuMemory, .asked = false};
   launch.processes = {.value = kQemuProcesses + spec.vcpus.value, .asked = false};
   launch.first_uid = record.first_uid;
   return launch;
@@ -376,7 +377,8 @@ Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held,
   if (memory == nullptr) files = TRY(boot_files());
   const std::string directory = TRY(path_of_fd(held.directory.get()));
   const std::vector<OpenDisk> disks = TRY(open_disks(record, directory, *policy_));
-  LaunchedBox box = TRY(walls_->build_walls(walls_of(record), UniqueFd(), std::move(held), cancel, deadline));
+  LaunchedBox box =
+      TRY(walls_->build_walls(walls_of(record, memory != nullptr), UniqueFd(), std::move(held), cancel, deadline));
   Boot boot(record, box, cancel, deadline);
   Status done =
       memory != nullptr ? go_on(boot, *memory, disks) : boot.start_qemu(files.kernel.get(), files.initrd.get(), disks);
