@@ -1,6 +1,7 @@
 // One box: its life, and the executions in it.
-import { BoxLostError, BoxNotFoundError } from './box-errors.js'
+
 import { BoxClock } from './box-clock.js'
+import { BoxLostError, BoxNotFoundError } from './box-errors.js'
 import { toInfo } from './box-info.js'
 import { BoxSnapshots, type CloneOptions, type SnapshotHome, type SnapshotOptions } from './box-snapshots.js'
 import { type Change, isEnd, States } from './box-states.js'
@@ -269,17 +270,15 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     const path = disks[index]?.overlayPath ?? diskPath ?? this.id
     const read = readRebase(op, path, options)
     const startedAt = performance.now()
-    const native = (await this.#home.images.run(
-      {
-        name: op,
-        op: 'box.rebase',
-        request: { ...read, box: this.#handle.id, disk: index },
-        signal: readSignal(op, options.signal),
-        onProgress: options.onProgress as ((progress: Progress<never>) => void) | undefined,
-        context: { boxId: this.id },
-      },
-      above,
-    )) as RebaseResult
+    const call = {
+      name: op,
+      op: 'box.rebase',
+      request: { ...read, box: this.#handle.id, disk: index },
+      signal: readSignal(op, options.signal),
+      onProgress: options.onProgress as ((progress: Progress<never>) => void) | undefined,
+      context: { boxId: this.id },
+    }
+    const native = (await this.#busy(this.#home.images.run(call, above))) as RebaseResult
     const durationMs = performance.now() - startedAt
     return { ...native, path, mode: read.unsafe ? 'unsafe' : 'safe', dryRun: read.dryRun, durationMs }
   }
@@ -406,7 +405,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   #timeIsUp(why: 'idle' | 'ttl'): void {
     if (why === 'idle' && parseConfig(this.#record).clock.onIdle === 'pause') {
       this.#idles = true
-      this.pause().catch(ignore)
+      // Refused while its disk is moved, or not there any more: its idle time begins anew, if it has one.
+      this.pause().catch(() => {
+        this.#idles = false
+        this.#clock.touch()
+      })
       return
     }
     this.#stopsFor = why
