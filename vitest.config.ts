@@ -11,8 +11,10 @@ export default defineConfig({
       SLUICEBOX_ADDON:
         process.env.SLUICEBOX_ADDON ?? new URL('build/Release/sluicebox_test.node', import.meta.url).pathname,
     },
-    testTimeout: 120_000,
-    hookTimeout: 120_000,
+    // Long enough for a slow machine: whatever a test waits for has a name, and a deadline of its own before that.
+    testTimeout: 900_000,
+    hookTimeout: 900_000,
+    teardownTimeout: 120_000,
     sequence: { shuffle: true },
   },
 })

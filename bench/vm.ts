@@ -28,12 +28,14 @@ export async function vm(rounds: number): Promise<Figure[]> {
   try {
     const disk = join(folder, 'root.raw')
     await makeGuestDisk(disk, 'bench')
-    await using runtime = new Runtime({ home: join(folder, 'home'), isolation: 'vm' })
+    // Cold is what boots.
+    await using runtime = new Runtime({ home: join(folder, 'home'), isolation: 'vm', templates: false })
     const create = () => runtime.create({ rootfs: { disk, format: 'raw' }, memory: MEMORY })
     const plain = await plainBoot(folder)
     return [
       await coldVsPlain(rounds, create, plain),
       await poolVsCold(rounds, runtime, disk, create),
+      await templateVsCold(rounds, folder, disk, create),
       ...(await clones(rounds, create)),
       await liveRebase(rounds, folder, disk, runtime, create),
       await overhead(create),
@@ -89,6 +91,31 @@ async function poolVsCold(rounds: number, runtime: Runtime, disk: string, create
     unit: 'ratio',
     peer: 'a cold boot up to its first exec',
     goal: '<= 0.02',
+  } as const
+  return cost(goal, spread(times.ours, 'ms'), spread(times.theirs, 'ms'))
+}
+
+/** The second box of a kind, which goes on from the boot of the first. */
+async function templateVsCold(
+  rounds: number,
+  folder: string,
+  disk: string,
+  create: () => Promise<Box>,
+): Promise<Figure> {
+  await using runtime = new Runtime({ home: join(folder, 'templates'), isolation: 'vm' })
+  const like = () => runtime.create({ rootfs: { disk, format: 'raw' }, memory: MEMORY })
+  // The first makes the template, the second reads it into memory.
+  for (const _ of [1, 2]) await firstExec(like)
+  const times = await alternate(
+    rounds,
+    () => firstExec(like),
+    () => firstExec(create),
+  )
+  const goal = {
+    name: 'vm.template_vs_cold',
+    unit: 'ratio',
+    peer: 'a cold boot up to its first exec',
+    goal: 'told',
   } as const
   return cost(goal, spread(times.ours, 'ms'), spread(times.theirs, 'ms'))
 }

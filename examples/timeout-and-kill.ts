@@ -5,7 +5,7 @@ await using runtime = new Runtime()
 await using box = await runtime.create()
 
 try {
-  await box.run(['sh', '-c', 'echo begun; exec sleep 1000'], { timeoutMs: 300 })
+  await box.run(['sh', '-c', 'echo begun; exec sleep 1000'], { timeoutMs: 3000 })
 } catch (error) {
   if (!(error instanceof ExecTimeoutError)) throw error
   console.log(`${error.code}: it said "${error.result.stdout}", and was ended by ${error.result.signal}`)

@@ -20,7 +20,8 @@ try {
   const box = await runtime.create({ isolation: 'vm', name: 'web', rootfs: { disk, format: 'raw' } })
   console.log((await box.run(['uname', '-srm'])).stdout)
   await box.shell('echo written in a machine > /root/note')
-  await box.stop()
+  // In order, however slow an emulated processor is.
+  await box.stop({ timeoutMs: 300_000 })
 
   // Stopped, its overlay is an image like any other.
   const { diskPath } = await box.info()

@@ -12,7 +12,15 @@ export type StopReason = 'requested' | 'guest-shutdown' | 'killed' | 'idle' | 't
  * What the box sees as /. Of namespaces: the host's own programs and libraries, read-only, or a directory; under a private layer.
  * Of a virtual machine: a disk that holds an ext4 file system, or a directory, whose files are copied to a disk of the box.
  */
-export type Rootfs = 'host' | { directory: string } | ({ disk: string } & Omit<DiskSpec, 'path'>)
+export type Rootfs =
+  | 'host'
+  | { directory: string }
+  | ({ disk: string } & Omit<DiskSpec, 'path'>)
+  /**
+   * A snapshot of a virtual machine in the same home, by its id or as 'BOX/SNAPSHOT': the new box goes on from there, as a clone does, with
+   * the disks, memory and limits that its box had. `memory: false`: from its disks alone. Default: whether it has memory.
+   */
+  | { snapshot: string; memory?: boolean }
 
 /** mode 'overlay' (default): writes go to a qcow2 overlay that belongs to the box; the file named is never written. */
 export interface DiskSpec {

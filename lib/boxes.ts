@@ -8,7 +8,7 @@ import { RuntimeClosedError, SluiceboxError } from './errors.js'
 import type { Cancellable, Progress, Progressive, RebaseOptions, RebaseResult } from './image-types.js'
 import type { BoxRecord, HandleId } from './native.js'
 import type { Call } from './operation.js'
-import { bad, readBoolean, readOptions, readSignal, readText } from './options.js'
+import { bad, type RuntimeSettings, readBoolean, readOptions, readSignal, readText } from './options.js'
 import { type CreateSettings, createKeys, parseConfig, readCreateBox, readFilter } from './options-box.js'
 import { BoxPool, readPoolSize } from './pool.js'
 
@@ -24,7 +24,14 @@ interface Opened {
 interface Means {
   readonly qemu: string
   readonly kernel: string
-  readonly missing?: { readonly message: string; readonly hint?: string }
+  readonly missing?: Lack
+  /** Why KVM is not used; empty: it would run guests. */
+  readonly noKvm: string
+  readonly noNamespaces?: Lack
+}
+interface Lack {
+  readonly message: string
+  readonly hint?: string
 }
 
 /** What close() gives processes to end by themselves. */
@@ -36,17 +43,18 @@ type Above = (...args: never[]) => unknown
 
 export class Boxes {
   readonly #path: string
+  readonly #templates: string | undefined
   readonly #home: BoxHome
   readonly #open = new Map<HandleId, Box>()
   readonly #handles = new WeakMap<Box, HandleId>()
   readonly #pools = new Set<BoxPool>()
 
-  /** `path`: the runtime's home. */
   constructor(
-    path: string,
+    { home: path, templates }: Pick<RuntimeSettings, 'home' | 'templates'>,
     home: Omit<BoxHome, 'forget' | 'clone' | 'isClosed' | 'handles'> & { isClosed(): boolean },
   ) {
     this.#path = path
+    this.#templates = templates
     this.#home = {
       ...home,
       handles: new Set(),
@@ -193,7 +201,7 @@ export class Boxes {
     above: Above,
     name = 'create',
   ): Promise<Box> {
-    return this.#make(name, 'box.create', request, signal, onProgress, above)
+    return this.#make(name, 'box.create', { ...request, templates: this.#templates }, signal, onProgress, above)
   }
 
   async #make(
@@ -322,16 +330,23 @@ export class Boxes {
 
 /** The options in which a box is not what was asked for. */
 function differences(request: CreateSettings['request'], record: BoxRecord): string[] {
-  const plain = ['ephemeral', 'memory', 'vcpus', 'maxProcesses', 'storage'] as const
   const had = parseConfig(record)
   const wanted = parseConfig({ ...record, config: request.config })
+  const configs = (['env', 'cwd', 'user', 'labels', 'clock'] as const).filter(
+    (key) => !isDeepStrictEqual(wanted[key], had[key]),
+  )
+  const isolations = request.isolation === record.isolation ? [] : ['isolation']
+  // The rest is the snapshot's.
+  if (wanted.snapshot || had.snapshot)
+    return [...isolations, ...(isDeepStrictEqual(wanted.snapshot, had.snapshot) ? [] : ['rootfs']), ...configs]
+  const plain = ['ephemeral', 'memory', 'vcpus', 'maxProcesses', 'storage'] as const
   return [
-    ...(request.isolation === record.isolation ? [] : ['isolation']),
+    ...isolations,
     ...(isDeepStrictEqual(request.rootfs, record.rootfs) && isDeepStrictEqual(request.disks, named(record))
       ? []
       : ['rootfs']),
     ...plain.filter((key) => request[key] !== record[key]),
-    ...(['env', 'cwd', 'user', 'labels', 'clock'] as const).filter((key) => !isDeepStrictEqual(wanted[key], had[key])),
+    ...configs,
   ]
 }
 

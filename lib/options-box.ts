@@ -26,7 +26,10 @@ export interface BoxConfig {
   readonly user: NativeUser
   readonly labels: Readonly<Record<string, string>>
   readonly clock: ClockLimits
+  /** What the box was made from, as the caller named it. */
+  readonly snapshot?: SnapshotRoot
 }
+type SnapshotRoot = Extract<Rootfs, { snapshot: string }>
 
 export interface CreateSettings {
   readonly request: {
@@ -35,7 +38,7 @@ export interface CreateSettings {
     readonly start: boolean
     readonly ephemeral: boolean
     readonly isolation: Isolation
-    readonly rootfs: BoxRecord['rootfs']
+    readonly rootfs: BoxRecord['rootfs'] | ({ readonly kind: 'snapshot' } & SnapshotRoot)
     readonly disks?: readonly NativeDisk[]
     readonly memory: number
     readonly memoryAsked: boolean
@@ -82,12 +85,14 @@ export function readCreateBox(value: unknown, isolationHere: Isolation): CreateS
     throw bad(op, 'ephemeral', 'a name for a box that is to stay', options.ephemeral)
   const ifExists = readChoice(op, 'ifExists', options.ifExists, ['error', 'reuse', 'replace'])
   if (ifExists !== undefined && name === undefined) throw bad(op, 'ifExists', 'a name beside it', ifExists)
+  const root = isolation === 'vm' ? readMachine(op, options) : readNamespaces(op, options)
   const config: BoxConfig = {
     env: readEnv(op, options.env, false) as Record<string, string>,
     cwd: options.cwd === undefined ? '/' : readGuestPath(op, 'cwd', options.cwd),
     user: readUser(op, options.user) ?? { kind: 'root' },
     labels: readLabels(op, options.labels),
     clock: readClock(op, options, isolation),
+    ...(root.rootfs.kind === 'snapshot' && { snapshot: asNamed(root.rootfs) }),
   }
   readFunction(op, 'onProgress', options.onProgress)
   return {
@@ -97,7 +102,7 @@ export function readCreateBox(value: unknown, isolationHere: Isolation): CreateS
       start: readBoolean(op, 'start', options.start) ?? true,
       ephemeral,
       isolation,
-      ...(isolation === 'vm' ? readMachine(op, options) : readNamespaces(op, options)),
+      ...root,
       memory: unlimited(options.memory) ?? readAtLeast(op, 'memory', options.memory, 2 ** 20) ?? DEFAULT_MEMORY,
       memoryAsked: options.memory !== undefined,
       vcpus: unlimited(options.vcpus) ?? readInteger(op, 'vcpus', options.vcpus, 1, 1024) ?? 1,
@@ -170,14 +175,20 @@ export function parseConfig(record: BoxRecord): BoxConfig {
   }
 }
 
-export function toRootfs({ rootfs, disks }: BoxRecord): Rootfs {
+export function toRootfs(record: BoxRecord): Rootfs {
+  const { rootfs, disks } = record
+  const { snapshot } = parseConfig(record)
+  if (snapshot) return snapshot
   if (rootfs.kind === 'directory') return { directory: rootfs.path }
   const root = disks?.[0]
   if (rootfs.kind === 'host' || !root) return 'host'
   return { disk: root.path, ...(root.format && { format: root.format }), mode: root.mode }
 }
 
-function readNamespaces(op: string, { rootfs, disks }: Record<string, unknown>) {
+function readNamespaces(
+  op: string,
+  { rootfs, disks }: Record<string, unknown>,
+): Pick<CreateSettings['request'], 'rootfs' | 'disks'> {
   if (disks !== undefined) throw bad(op, 'disks', `isolation: 'vm' beside them`, disks)
   return { rootfs: readSharedRoot(op, rootfs) }
 }
@@ -185,19 +196,42 @@ function readNamespaces(op: string, { rootfs, disks }: Record<string, unknown>) 
 function readSharedRoot(op: string, value: unknown): BoxRecord['rootfs'] {
   if (value === undefined || value === 'host') return { kind: 'host' }
   if (typeof value !== 'object' || value === null) throw bad(op, 'rootfs', `'host' or { directory }`, value)
-  if ('disk' in value) throw bad(op, 'rootfs.disk', `isolation: 'vm' beside it`, value.disk)
+  for (const [key, named] of Object.entries(value))
+    if (key === 'disk' || key === 'snapshot') throw bad(op, `rootfs.${key}`, `isolation: 'vm' beside it`, named)
   const { directory } = readOptions(op, value, ['directory'], 'rootfs')
   return { kind: 'directory', path: readAbsolute(op, 'rootfs.directory', directory) }
 }
 
-function readMachine(op: string, { rootfs, disks, memory, vcpus }: Record<string, unknown>) {
+/** Given with a snapshot, these would be of another machine than the one that was kept. */
+const ofTheSnapshot = ['disks', 'memory', 'vcpus', 'storage', 'maxProcesses']
+
+function readSnapshotRoot(op: string, options: Record<string, unknown>) {
+  const { snapshot, memory } = readOptions(op, options.rootfs, ['snapshot', 'memory'], 'rootfs')
+  const name = readText(op, 'rootfs.snapshot', snapshot)
+  if (name === '') throw bad(op, 'rootfs.snapshot', `an id, or 'BOX/SNAPSHOT'`, snapshot)
+  for (const key of ofTheSnapshot)
+    if (options[key] !== undefined)
+      throw bad(op, key, 'none beside rootfs.snapshot, whose box had its own', options[key])
+  const goesOn = readBoolean(op, 'rootfs.memory', memory)
+  const rootfs = { kind: 'snapshot' as const, snapshot: name, ...(goesOn !== undefined && { memory: goesOn }) }
+  return { rootfs, disks: [] }
+}
+
+const asNamed = ({ kind: _, ...named }: { kind: 'snapshot' } & SnapshotRoot): SnapshotRoot => named
+
+function readMachine(
+  op: string,
+  options: Record<string, unknown>,
+): Pick<CreateSettings['request'], 'rootfs' | 'disks'> {
+  const { rootfs, disks, memory, vcpus } = options
   if (typeof rootfs !== 'object' || rootfs === null) {
     const message = `${op}: rootfs: a virtual machine starts from a disk or a directory, and this is ${inspect(rootfs)}`
     throw new SluiceboxError('UNSUPPORTED', message, {
       op,
-      hint: `Pass rootfs: { disk: 'PATH' } or { directory: 'PATH' }.`,
+      hint: `Pass rootfs: { disk: 'PATH' }, { directory: 'PATH' } or { snapshot: 'ID' }.`,
     })
   }
+  if ('snapshot' in rootfs) return readSnapshotRoot(op, options)
   for (const [name, value] of Object.entries({ memory, vcpus }))
     if (value === Number.POSITIVE_INFINITY) throw bad(op, name, 'what a machine can have', value)
   if (disks !== undefined && !Array.isArray(disks)) throw bad(op, 'disks', 'an array', disks)

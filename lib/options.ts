@@ -153,10 +153,17 @@ export interface RuntimeOptions {
    * every path.
    */
   allowPaths?: string[]
+  /**
+   * Where virtual machines that have just booted are kept, so that the next like one goes on from there instead of booting: a directory
+   * that nobody else can write to; several homes may share one. At most 8 are kept, of 100 to 200 MB each. Default: $SLUICEBOX_TEMPLATES,
+   * else templates in the home. false: every machine boots by itself.
+   */
+  templates?: string | false
 }
 
 export interface RuntimeSettings {
   readonly home: string
+  readonly templates: string | undefined
   readonly isolation: Isolation
   readonly workers: number
   readonly maxEvents: number
@@ -169,15 +176,18 @@ export interface RuntimeSettings {
 
 export function readRuntimeOptions(value: unknown): RuntimeSettings {
   const op = 'new Runtime'
-  const options = readOptions(op, value, ['home', 'workers', 'queue', 'concurrency', 'isolation', 'allowPaths'])
+  const known = ['home', 'workers', 'queue', 'concurrency', 'isolation', 'allowPaths', 'templates']
+  const options = readOptions(op, value, known)
   const queue = readOptions(op, options.queue, ['maxEvents', 'maxBytes'], 'queue')
   const concurrency = readOptions(op, options.concurrency, ['images', 'boots'], 'concurrency')
   const isolation = readIsolation(op, options.isolation) ?? 'namespace'
   const home = readAbsolute(op, 'home', options.home === undefined ? defaultHome(op) : options.home)
   const workers = readInteger(op, 'workers', options.workers, 1, 64) ?? Math.min(4, availableParallelism())
   const allowed = options.allowPaths === undefined ? undefined : readPaths(op, 'allowPaths', options.allowPaths)
+  const { templates = process.env.SLUICEBOX_TEMPLATES || join(home, 'templates') } = options
   return {
     home,
+    templates: templates === false ? undefined : readAbsolute(op, 'templates', templates),
     isolation,
     workers,
     maxEvents: readInteger(op, 'queue.maxEvents', queue.maxEvents, 8, 2 ** 16) ?? 4096,

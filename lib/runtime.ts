@@ -3,7 +3,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Box } from './box.js'
-import type { BoxFilter, BoxInfo, BoxLifecycleEvent } from './box-types.js'
+import type { BoxFilter, BoxInfo, BoxLifecycleEvent, Isolation } from './box-types.js'
 import { Boxes, type CreateOptions } from './boxes.js'
 import type { BoxPool } from './pool.js'
 import { Drain } from './drain.js'
@@ -61,8 +61,10 @@ export interface DoctorReport {
   ok: boolean
   node: string
   addon: { version: string; abi: number; path: string }
-  /** What virtual machines run on. Its processors are emulated ('tcg'). `kernel`: its release. */
+  /** What virtual machines run on. Their processors are emulated ('tcg'); `isolation.vm.why` says why. `kernel`: its release. */
   hypervisor: { name: 'qemu' | null; version: string | null; accel: 'tcg'[]; kernel: string | null }
+  /** Which boxes come up here: one of namespaces was made and taken away to see. `why` one does not, or not at its best. */
+  isolation: Record<Isolation, { usable: boolean; why?: string }>
   formats: Record<DiskFormat, { create: boolean; read: boolean; write: boolean; rebase: boolean }>
   problems: { code: string; message: string; fix?: string }[]
 }
@@ -117,7 +119,7 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
       // Executions and questions: nothing but the queue's room bounds them.
       calls: new Operations(Number.POSITIVE_INFINITY, around),
     }
-    this.#boxes = new Boxes(this.home, {
+    this.#boxes = new Boxes(settings, {
       ...around,
       ...this.#operations,
       framed: process.env.SLUICEBOX_TRANSPORT === 'framed',
@@ -180,9 +182,10 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }
     const means = await this.#boxes.means(signal, this.doctor)
-    const { missing } = means
+    const { missing, noNamespaces } = means
+    const problems = [missing, noNamespaces].filter((lack) => lack !== undefined)
     return {
-      ok: true,
+      ok: noNamespaces === undefined,
       node: process.version,
       addon: { version: addon.version, abi: addon.abi, path },
       hypervisor: {
@@ -191,8 +194,17 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
         accel: missing ? [] : ['tcg'],
         kernel: means.kernel === '' ? null : means.kernel,
       },
+      isolation: {
+        vm: {
+          usable: missing === undefined && noNamespaces === undefined,
+          why:
+            missing?.message ??
+            `its processors are emulated: ${means.noKvm || 'KVM would run here, but is not used yet'}`,
+        },
+        namespace: { usable: noNamespaces === undefined, ...(noNamespaces && { why: noNamespaces.message }) },
+      },
       formats: { raw: { ...built, rebase: false }, qcow2: { ...built, rebase: true } },
-      problems: missing ? [{ code: 'UNSUPPORTED', message: missing.message, fix: missing.hint }] : [],
+      problems: problems.map(({ message, hint }) => ({ code: 'UNSUPPORTED', message, ...(hint && { fix: hint }) })),
     }
   }
 

@@ -20,6 +20,7 @@ const toRun = [
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
   ['liblz4-dev', '/usr/include/lz4.h'],
   ['libseccomp-dev', '/usr/include/seccomp.h'],
+  ['libxxhash-dev', '/usr/include/xxhash.h'],
   ['nlohmann-json3-dev', '/usr/include/nlohmann/json.hpp'],
   ['bubblewrap', 'bwrap'],
   ['qemu-utils', 'qemu-img'],

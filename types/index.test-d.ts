@@ -9,7 +9,7 @@ import {
   SluiceboxError,
 } from '../dist/index.js'
 
-const runtime = new Runtime({ workers: 2, queue: { maxEvents: 64 }, allowPaths: ['/'] })
+const runtime = new Runtime({ workers: 2, queue: { maxEvents: 64 }, allowPaths: ['/'], templates: false })
 expectAssignable<AsyncDisposable>(runtime)
 expectType<RuntimeStats>(runtime.stats())
 expectType<Promise<void>>(runtime.close({ timeoutMs: 10 }))

@@ -57,7 +57,8 @@ export async function tourMachines(runtime: Runtime, folder: string, expectSame:
   expectSame('every file is as it was', (await box.shell(HASH)).stdout, before)
 
   say('16. It turns itself off, and its overlay is an image like any other')
-  await box.stop()
+  // In order, however slow its emulated processor is.
+  await box.stop({ timeoutMs: 300_000 })
   const { backing } = await runtime.images.info(diskPath as string)
   say(`  ${diskPath?.slice(folder.length + 1)} over ${backing?.path.slice(folder.length + 1)}`)
   expectSame('it is sound', (await runtime.images.check(diskPath as string)).ok, true)

@@ -9,6 +9,7 @@
 #include "base/progress.h"
 #include "box/layers.h"
 #include "box/snapshots.h"
+#include "box/templates.h"
 
 namespace sluicebox::addon {
 
@@ -16,7 +17,7 @@ namespace {
 
 using box::State;
 
-constexpr std::chrono::seconds kDying{2};
+constexpr std::chrono::seconds kDying{30};
 constexpr std::chrono::milliseconds kLook{5};
 constexpr std::chrono::seconds kSpareAge{10};
 
@@ -61,35 +62,72 @@ void remove_ended(const box::Home& home, const std::string& id) {
   }
 }
 
+// What a clone is a copy of.
+struct Original {
+  box::BoxRecord record;
+  UniqueFd directory;
+  box::SnapshotRecord snapshot;
+};
+
+Result<Original> original_of(const box::Home& home, box::BoxRecord record, const std::string& snapshot) {
+  UniqueFd directory = TRY(home.directory(record.id));
+  auto found = TRY(box::find_snapshot(directory.get(), snapshot));
+  return Original{.record = std::move(record), .directory = std::move(directory), .snapshot = std::move(found)};
+}
+
+// By its id, or as BOX/SNAPSHOT.
+Result<Original> find_original(const box::Home& home, const std::string& named) {
+  if (const std::size_t slash = named.find('/'); slash != std::string::npos)
+    return original_of(home, TRY(home.find(named.substr(0, slash))).record, named.substr(slash + 1));
+  if (box::is_box_id(named)) {
+    for (box::Home::Entry& entry : TRY(home.list(BoxGround::ignore_problem))) {
+      auto found = original_of(home, std::move(entry.record), named);
+      if (found.ok() && found.value().snapshot.id == named) return found;
+    }
+  }
+  return Error(ErrorCode::kSnapshotNotFound, "no box of this home has a snapshot with the id \"" + named + "\"")
+      .advise("Name it by its id, or as 'BOX/SNAPSHOT', each by name or id.");
+}
+
 // A clone's disks, and the memory that it goes on from.
-Status copy_box(const box::Home& home, const CreateRequest::From& from, Added& added, const PathPolicy& policy,
-                std::optional<box::MemoryImage>& memory) {
-  const MutexLock turn(from.source->layers_turn());
-  const box::BoxRecord source = from.source->record();
-  const UniqueFd source_directory = TRY(from.source->home().directory(source.id));
-  const box::SnapshotRecord snapshot = TRY(box::find_snapshot(source_directory.get(), from.snapshot));
-  if (from.memory.value_or(snapshot.memory)) {
+Status copy_box(const box::Home& home, const Original& original, std::optional<bool> with_memory, Added& added,
+                const PathPolicy& policy, std::optional<box::MemoryImage>& memory) {
+  const box::SnapshotRecord& snapshot = original.snapshot;
+  if (with_memory.value_or(snapshot.memory)) {
     if (!snapshot.memory) {
       return Error(ErrorCode::kUnsupported, "the snapshot \"" + snapshot.name + "\" was taken without memory")
           .advise("Take one with memory: true, or clone with memory: false.");
     }
     memory.emplace(box::MemoryImage{.snapshot = snapshot.id,
                                     .qemu = snapshot.qemu,
-                                    .state = TRY(box::open_state(source_directory.get(), snapshot.id))});
+                                    .state = TRY(box::open_state(original.directory.get(), snapshot.id))});
   }
   const std::string folder = TRY(path_of_fd(added.held->directory.get()));
   NoProgress silent;
   CancelToken cancel;  // of its own: it is a step of something larger
   image::OperationContext context{.policy = policy, .cancel = cancel, .progress = silent};
   context.chain_depth = image::kMaxOwnChainDepth;
-  TRY(box::copy_disks(snapshot, source, source_directory.get(), added.record, added.held->directory.get(), folder,
-                      context));
+  TRY(box::copy_disks(snapshot, original.record, original.directory.get(), added.record, added.held->directory.get(),
+                      folder, context));
   return home.update(added.record);
 }
 
 Status make_disks(const BoxGround& ground, const box::Home& home, const CreateRequest& request, Added& added,
                   std::optional<box::MemoryImage>& memory) {
-  if (request.from) return copy_box(home, *request.from, added, *ground.policy, memory);
+  if (const auto& from = request.from) {
+    const MutexLock turn(from->source->layers_turn());
+    const Original original = TRY(original_of(from->source->home(), from->source->record(), from->snapshot));
+    return copy_box(home, original, from->memory, added, *ground.policy, memory);
+  }
+  if (const auto& named = request.named) {
+    const Original original = TRY(find_original(home, named->snapshot));
+    box::BoxSpec& spec = added.record.spec;
+    spec = original.record.spec;
+    spec.name = request.spec.name;
+    spec.keep = request.spec.keep;
+    spec.config = request.spec.config;
+    return copy_box(home, original, named->memory, added, *ground.policy, memory);
+  }
   if (!added.record.spec.machine) return ok_status();
   const std::string directory = TRY(path_of_fd(added.held->directory.get()));
   TRY(ground.engine->make_disks(added.record, directory));
@@ -170,10 +208,14 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   if (!request.start) {
     // Held, so that nobody takes it for one that was left behind.
     open->held = std::move(added->held);
+    open->memory = std::move(memory);
     return done(std::move(made));
   }
   ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
-  auto launched = open->box->launch_on_worker(std::move(added->held), memory ? &*memory : nullptr, cancel, deadline);
+  std::optional<box::Templates> templates;
+  if (request.templates && !request.from && !request.named) templates.emplace(*request.templates);
+  const box::Origin origin{.memory = memory ? &*memory : nullptr, .templates = templates ? &*templates : nullptr};
+  auto launched = open->box->launch_on_worker(std::move(added->held), origin, cancel, deadline);
   if (!launched.ok()) remove_ended(**home, added->record.id);
   const bool prepare = launched.ok();
   const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));
@@ -185,7 +227,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
       done(std::move(started).error());
   });
   if (prepare) prepare_next(ground);
-  if (memory) retire_later(ground, box::kTemplateAge);
+  if (memory || templates) retire_later(ground, box::kTemplateAge);
 }
 
 Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path,
@@ -214,8 +256,9 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
       }
       // It goes on from there once: a machine that got as far as to write to its disks has left that moment.
       const auto memory = std::exchange(open->memory, std::nullopt);
-      const auto result = std::make_shared<Result<box::LaunchedBox>>(open->box->launch_on_worker(
-          std::move(held), memory ? &*memory : nullptr, operation->cancel(), box::Clock::now() + boot_timeout));
+      const auto result = std::make_shared<Result<box::LaunchedBox>>(
+          open->box->launch_on_worker(std::move(held), {.memory = memory ? &*memory : nullptr}, operation->cancel(),
+                                      box::Clock::now() + boot_timeout));
       if (memory) retire_later(ground, box::kTemplateAge);
       ground->reactor->post([=] { done(open->box->finish_start(std::move(*result))); });
     });

@@ -36,6 +36,14 @@ struct CreateRequest {
     std::optional<bool> memory;
   };
   std::optional<From> from = std::nullopt;
+  // The same of a snapshot that is named: by its id, or as BOX/SNAPSHOT.
+  struct Named {
+    std::string snapshot;
+    std::optional<bool> memory;
+  };
+  std::optional<Named> named = std::nullopt;
+  // Where machines are kept that have just booted; nothing: they all boot.
+  std::optional<std::string> templates = std::nullopt;
 };
 using MadeCallback = std::function<void(Result<MadeBox>)>;
 

@@ -101,7 +101,9 @@ box::BoxSpec spec_of(const Napi::Object& request) {
   if (isolation != "namespace" && isolation != "vm") refuse(request.Env(), "isolation: expected 'namespace' or 'vm'");
   spec.machine = isolation == "vm";
   if (const Napi::Value disks = request.Get("disks"); spec.machine) spec.disks = disks_of(disks);
-  if (spec.machine && spec.disks.empty() && !spec.directory) refuse(request.Env(), "disks: expected one at least");
+  const bool from_snapshot = text_of(rootfs.As<Napi::Object>(), "kind") == "snapshot";
+  if (spec.machine && spec.disks.empty() && !spec.directory && !from_snapshot)
+    refuse(request.Env(), "disks: expected one at least");
   spec.memory_bytes = limit_of(request, "memory", "memoryAsked");
   spec.vcpus = limit_of(request, "vcpus", "vcpusAsked");
   spec.processes = limit_of(request, "maxProcesses", "maxProcessesAsked");

@@ -11,6 +11,7 @@
 #include "addon/image_work.h"
 #include "addon/values.h"
 #include "box/engines.h"
+#include "box/kvm.h"
 #include "box/rebase_box.h"
 
 namespace sluicebox::addon {
@@ -109,13 +110,23 @@ static void drop(event_queue::Queue& queue, OpenBox& open) {
   if (open.box) open.box->unlisten();
 }
 
+static std::optional<CreateRequest::Named> named_snapshot_of(const Napi::Object& request) {
+  const auto rootfs = request.Get("rootfs").As<Napi::Object>();
+  if (text_of(rootfs, "kind") != "snapshot") return std::nullopt;
+  CreateRequest::Named named{.snapshot = text_of(rootfs, "snapshot"), .memory = std::nullopt};
+  if (!rootfs.Get("memory").IsUndefined()) named.memory = flag_of(rootfs, "memory");
+  return named;
+}
+
 HandleId Boxes::create(Napi::Env env, const Napi::Object& request, bool wants_progress) {
   return create(env,
                 {.home = text_of(request, "home"),
                  .spec = spec_of(request),
                  .if_exists = if_exists_of(request),
                  .start = flag_of(request, "start"),
-                 .boot_timeout = millis_of(request, "bootTimeoutMs")},
+                 .boot_timeout = millis_of(request, "bootTimeoutMs"),
+                 .named = named_snapshot_of(request),
+                 .templates = optional_text_of(request, "templates")},
                 wants_progress);
 }
 
@@ -230,11 +241,14 @@ HandleId Boxes::means(Napi::Env env) {
   if (!ground.ok()) throw throwable(env, ground.error());
   Operation operation = open_operation(env, false);
   (*ground)->on_worker(operation, [operation, ground = *ground] {
-    auto value = [means = ground->engine->means()](Napi::Env at) -> Result<Napi::Value> {
+    auto value = [means = ground->engine->means(),
+                  tried = ground->engine->try_out()](Napi::Env at) -> Result<Napi::Value> {
       Napi::Object object = Napi::Object::New(at);
       object.Set("qemu", means.qemu);
       object.Set("kernel", means.kernel);
+      object.Set("noKvm", box::kvm_verdict().why);
       if (means.missing) object.Set("missing", from_error(at, *means.missing));
+      if (!tried.ok()) object.Set("noNamespaces", from_error(at, tried.error()));
       return object.As<Napi::Value>();
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));

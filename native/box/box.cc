@@ -125,7 +125,7 @@ Status Box::begin_start() {
   return ok_status();
 }
 
-Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const MemoryImage* memory,
+Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const Origin& origin,
                                           const CancelToken& cancel, Clock::time_point deadline) const {
   // After whoever changes the box's layers: what the record says then is so as long as the lock is held.
   if (!held) {
@@ -133,7 +133,7 @@ Result<LaunchedBox> Box::launch_on_worker(std::optional<Home::Held> held, const 
     held = TRY(home_->hold(this->record().id));
   }
   const BoxRecord record = this->record();
-  LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), memory, cancel, deadline));
+  LaunchedBox launched = TRY(engine_->launch(record, std::move(*held), origin, cancel, deadline));
   if (record.spec.keep && launched.first_uid != record.first_uid) {
     BoxRecord updated = record;
     updated.first_uid = launched.first_uid;

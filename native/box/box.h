@@ -77,8 +77,8 @@ class Box final : public std::enable_shared_from_this<Box> {
   // From kCreated, kStopped or kFailed (of a box that is kept); kBoxState otherwise.
   Status begin_start();
   // What may wait, on a worker: builds the walls. Its result goes to finish_start().
-  Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const MemoryImage* memory,
-                                       const CancelToken& cancel, Clock::time_point deadline) const;
+  Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const Origin& origin, const CancelToken& cancel,
+                                       Clock::time_point deadline) const;
   Status finish_start(Result<LaunchedBox> launched);
 
   // kBoxState when the box is not running.

@@ -31,6 +31,15 @@ struct LaunchedBox {
   std::vector<std::string> warnings;
 };
 
+class Templates;
+
+// What a box goes on from instead of booting; nothing of it: it boots.
+struct Origin {
+  const MemoryImage* memory = nullptr;
+  // For a box that has never run: whether a like one is among them is for the engine to see, and to see to.
+  const Templates* templates = nullptr;
+};
+
 class Engine {
  public:
   virtual ~Engine() = default;
@@ -42,12 +51,13 @@ class Engine {
     std::optional<Error> missing;
   };
   virtual Means means() { return {}; }
+  // Whether boxes of namespaces come up on this host: one is made in a home of its own, and taken away. On a worker.
+  virtual Status try_out() { return {}; }
   // What a new box needs on disk before it starts: notes it in the record, which is then written. On a worker.
   virtual Status make_disks(BoxRecord& /*record*/, const std::string& /*directory*/) { return {}; }
   // kBoxStart when the box could not be built, with what was left of it taken away; kUnsupported for a limit that was
   // asked for and cannot be had; kCancelled.
-  // `memory`: of a machine that goes on from there instead of booting; null: none.
-  virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+  virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin,
                                      const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) = 0;
   // On a worker: does ahead what the next launch can find done.
   virtual void prepare() {}

@@ -16,12 +16,13 @@ class Engines final : public Engine {
       : namespaces_(std::make_shared<NamespaceEngine>(programs)), qemu_(programs, namespaces_, std::move(policy)) {}
 
   Means means() override { return qemu_.means(); }
+  Status try_out() override { return namespaces_->try_out(); }
   Status make_disks(BoxRecord& record, const std::string& directory) override {
     return of(record).make_disks(record, directory);
   }
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
-                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override {
-    return of(record).launch(record, std::move(held), memory, cancel, deadline);
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin, const CancelToken& cancel,
+                             std::chrono::steady_clock::time_point deadline) override {
+    return of(record).launch(record, std::move(held), origin, cancel, deadline);
   }
 
   // A machine's walls are begun ahead like any others.

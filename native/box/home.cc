@@ -10,6 +10,7 @@
 #include <cerrno>
 #include <memory>
 
+#include "base/directory.h"
 #include "box/removal.h"
 
 namespace sluicebox::box {
@@ -22,15 +23,6 @@ Result<UniqueFd> open_directory(int at, const std::string& name, const std::stri
   UniqueFd fd(::openat(at, name.c_str(), O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
   if (!fd.valid()) return os_error(errno, "cannot open the directory", shown);
   return fd;
-}
-
-Status make_parents(const std::string& path) {
-  for (std::size_t slash = path.find('/', 1); slash != std::string::npos; slash = path.find('/', slash + 1)) {
-    if (::mkdir(path.substr(0, slash).c_str(), 0755) != 0 && errno != EEXIST) {
-      return os_error(errno, "cannot make the directory", path.substr(0, slash));
-    }
-  }
-  return ok_status();
 }
 
 Status check_private(int fd, const std::string& path) {

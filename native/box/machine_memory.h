@@ -17,6 +17,7 @@ struct MemoryImage {
   std::string snapshot;  // its id
   std::string qemu;      // which one wrote it
   UniqueFd state;
+  std::string digest = {};  // of the state; empty: it is taken as it is
 };
 
 // The same, ready to be mapped: every machine that is made from it shares what it does not write.

@@ -7,6 +7,8 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <cstdlib>
+#include <filesystem>
 #include <utility>
 
 #include "box/conversation.h"
@@ -24,6 +26,9 @@ using Deadline = std::chrono::steady_clock::time_point;
 
 // A keeper that is told to stop by our hang-up has this long to clean up.
 constexpr std::chrono::seconds kCleanUp{5};
+// Of a box that is only tried out.
+constexpr std::chrono::seconds kTryOutTime{10};
+constexpr std::uint64_t kTryOutStorage = std::uint64_t{1} << 20;
 constexpr const char* kKeeper = "/sluicebox-keeper";
 // As long as an id, whose place it takes in the list of processes.
 constexpr const char* kNoBoxYet = "spare-------------------";
@@ -155,7 +160,7 @@ void NamespaceEngine::close() {
 }
 
 // ---------- a launch ----------
-Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const MemoryImage*,
+Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held held, const Origin&,
                                             const CancelToken& cancel, Deadline deadline) {
   UniqueFd root;
   if (record.spec.directory) {
@@ -167,6 +172,26 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
     }
   }
   return build_walls(launch_message(record), std::move(root), std::move(held), cancel, deadline);
+}
+
+Status NamespaceEngine::try_out() {
+  std::string path = (std::filesystem::temp_directory_path() / "sluicebox-try-XXXXXX").string();
+  if (::mkdtemp(path.data()) == nullptr) return os_error(errno, "cannot make a directory", path);
+  const auto tried = [&]() -> Status {
+    const Home home = TRY(Home::open(path));
+    BoxRecord record;
+    record.id = TRY(new_box_id());
+    record.spec.storage_bytes = kTryOutStorage;
+    CancelToken cancel;  // of its own: it is bounded by its time
+    auto held = TRY(home.add(record));
+    auto launched = TRY(launch(record, std::move(held), {}, cancel, std::chrono::steady_clock::now() + kTryOutTime));
+    launched.session.reset();
+    take_back({.process = std::move(launched.process), .control = std::move(launched.control)});
+    return ok_status();
+  }();
+  std::error_code ignored;
+  std::filesystem::remove_all(path, ignored);
+  return tried;
 }
 
 Result<LaunchedBox> NamespaceEngine::build_walls(const protocol::Launch& launch, UniqueFd root, Home::Held held,

@@ -19,13 +19,15 @@ class NamespaceEngine final : public Engine {
   explicit NamespaceEngine(std::string programs) : programs_(std::move(programs)) {}
   ~NamespaceEngine() override { NamespaceEngine::close(); }
 
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
-                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override;
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin, const CancelToken& cancel,
+                             std::chrono::steady_clock::time_point deadline) override;
   // The same from the order itself. `root`: a directory's, where the order says so.
   Result<LaunchedBox> build_walls(const protocol::Launch& launch, UniqueFd root, Home::Held held,
                                   const CancelToken& cancel, std::chrono::steady_clock::time_point deadline);
   // Sealed once, for all boxes.
   Result<UniqueFd> agent() EXCLUDES(mutex_);
+
+  Status try_out() override;
 
   // One keeper with a box that is begun and has no order. It hangs on our socket as every keeper does.
   void prepare() override EXCLUDES(mutex_);

@@ -53,8 +53,7 @@ std::string disk_serial(std::size_t disk) { return "slu" + std::to_string(disk);
 std::string disk_node(std::size_t disk) { return "disk" + std::to_string(disk); }
 
 std::vector<std::string> qemu_command(const QemuPlan& plan) {
-  std::vector<std::string> line = {
-      "/usr/bin/qemu-system-x86_64", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"};
+  std::vector<std::string> line = {kQemuProgram, "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"};
   const auto add = [&line](std::initializer_list<std::string> words) { line.insert(line.end(), words); };
   add({"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"});
   std::string machine = "q35,usb=off,sata=off,smbus=off,vmport=off,hpet=off,graphics=off";

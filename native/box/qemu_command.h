@@ -14,6 +14,8 @@
 
 namespace sluicebox::box {
 
+inline constexpr const char* kQemuProgram = "/usr/bin/qemu-system-x86_64";
+
 struct QemuLayer {
   image::DiskFormat format{};
   int fd = -1;

@@ -1,51 +1,32 @@
 #include "box/qemu_engine.h"
 
 #include <fcntl.h>
-#include <sys/random.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
-#include <array>
+#include <algorithm>
 #include <cerrno>
-#include <ctime>
+#include <nlohmann/json.hpp>
 #include <utility>
 
-#include "box/conversation.h"
+#include "box/digest.h"
 #include "box/directory_disk.h"
-#include "box/disks.h"
 #include "box/host_clock.h"
 #include "box/initrd.h"
 #include "box/kernel.h"
-#include "box/qemu_command.h"
-#include "box/qmp_dialogue.h"
+#include "box/qemu_boot.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::box {
 
 namespace {
 
-using protocol::Type;
 using Deadline = std::chrono::steady_clock::time_point;
 
 // QEMU's own memory beside the guest's, and its threads beside the guest's processors.
 constexpr std::uint64_t kQemuMemory = std::uint64_t{192} << 20;
 constexpr std::uint64_t kQemuProcesses = 96;
 constexpr std::uint64_t kQemuStorage = std::uint64_t{16} << 20;
-// A user of the namespaces' own range.
-constexpr std::uint32_t kQemuUser = 1000;
-constexpr const char* kQemu = "/usr/bin/qemu-system-x86_64";
-constexpr std::size_t kEntropy = 64;
-// Of the walls' executions, as the host numbers them: none of the machine's.
-constexpr std::uint32_t kConverterChannel = 0x7fffffff;
-
-// Both ends close on exec and do not block.
-Result<std::pair<UniqueFd, UniqueFd>> stream_pair() {
-  int ends[2];
-  if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, ends) != 0)
-    return os_error(errno, "cannot make a socket pair");
-  return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
-}
 
 Result<UniqueFd> copy_of(const UniqueFd& fd) {
   UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
@@ -68,241 +49,58 @@ protocol::Launch walls_of(const BoxRecord& record, bool maps) {
   return launch;
 }
 
-Result<protocol::Machine> machine_of(const BoxRecord& record) {
-  protocol::Machine machine;
-  machine.hostname = record.id.substr(0, 12);
-  machine.machine_id = record.id + std::string(32 - record.id.size(), '0');
-  machine.entropy.resize(kEntropy);
-  if (::getrandom(machine.entropy.data(), kEntropy, 0) != static_cast<ssize_t>(kEntropy))
-    return os_error(errno, "cannot get random bytes");
-  machine.root_serial = disk_serial(0);
-  machine.root_readonly = record.spec.disks[0].mode == DiskMode::kReadonly;
-  machine.layer_bytes = machine.root_readonly ? record.spec.memory_bytes.value / 2 : 0;
-  machine.processes = record.spec.processes.value;
-  timespec now{};
-  ::clock_gettime(CLOCK_REALTIME, &now);
-  machine.realtime_ns = std::int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-  return machine;
+// ---------- templates ----------
+// A boot from one takes a fraction of this; one that hangs leaves time for another.
+constexpr std::chrono::seconds kTrial{15};
+constexpr const char* kAside = ".fresh";
+constexpr const char* kBooted = ".booted";
+
+// Of a machine whose root its disks hold as they were named: what is made for the box alone is like no other's.
+bool has_like_ones(const BoxRecord& record) {
+  return !record.spec.directory && std::none_of(record.spec.disks.begin(), record.spec.disks.end(),
+                                                [](const DiskSpec& disk) { return disk.mode == DiskMode::kDirect; });
 }
 
-// QEMU's descriptors by their numbers there, which begin after stdio's.
-class Passed {
- public:
-  int add(int fd) {
-    descriptors_.push_back(fd);
-    return static_cast<int>(descriptors_.size()) + 2;
+// The overlays as the template has them take the place of the box's own, which are put aside.
+Status lay_in(const Templates::Entry& entry, const BoxRecord& record, int directory) {
+  if (entry.disk_digests.size() != record.disks.size()) return Error(ErrorCode::kIo, "a template has other disks");
+  for (std::size_t i = 0; i < record.disks.size(); ++i) {
+    const std::string& overlay = record.disks[i].overlay;
+    if (!overlay.empty()) TRY(Templates::copy_disk(entry, i, directory, overlay + kBooted));
   }
-  // With what stdio needs ahead of them.
-  std::vector<int> with_output(int output) const {
-    std::vector<int> all = {output};
-    all.insert(all.end(), descriptors_.begin(), descriptors_.end());
-    return all;
+  for (const DiskRecord& disk : record.disks) {
+    if (disk.overlay.empty()) continue;
+    if (::renameat(directory, disk.overlay.c_str(), directory, (disk.overlay + kAside).c_str()) != 0 ||
+        ::renameat(directory, (disk.overlay + kBooted).c_str(), directory, disk.overlay.c_str()) != 0)
+      return os_error(errno, "cannot put a template's disk in place", disk.overlay);
   }
-  std::uint32_t count() const { return static_cast<std::uint32_t>(descriptors_.size()); }
+  return ok_status();
+}
 
- private:
-  std::vector<int> descriptors_;
-};
+// The box's own are there again, or not needed any more.
+void lay_out(const BoxRecord& record, int directory, bool back) {
+  for (const DiskRecord& disk : record.disks) {
+    if (disk.overlay.empty()) continue;
+    ::unlinkat(directory, (disk.overlay + kBooted).c_str(), 0);
+    const std::string aside = disk.overlay + kAside;
+    if (back)
+      ::renameat(directory, aside.c_str(), directory, disk.overlay.c_str());
+    else
+      ::unlinkat(directory, aside.c_str(), 0);
+  }
+}
 
 }  // namespace
-
-// One boot: QEMU in its walls, and the guest's agent.
-class QemuEngine::Boot {
- public:
-  Boot(const BoxRecord& record, LaunchedBox& walls, const CancelToken& cancel, Deadline deadline)
-      : record_(record), walls_(walls), cancel_(cancel), deadline_(deadline) {}
-
-  Status start_qemu(int kernel, int initrd, const std::vector<OpenDisk>& disks) {
-    Passed passed;
-    QemuPlan plan = plan_of(disks, passed);
-    plan.kernel = passed.add(kernel);
-    plan.initrd = passed.add(initrd);
-    return spawn_qemu(kQemuChannel, plan, passed);
-  }
-
-  // A QEMU that takes up what another wrote of a machine, and lays it out to be mapped. It has ended when this returns.
-  Result<Template> make_template(const MemoryImage& image, const std::vector<OpenDisk>& disks) {
-    const std::uint64_t size = record_.spec.memory_bytes.value;
-    Template made{.memory = TRY(blank_memory(size)), .devices = TRY(blank_memory(0))};
-    Passed passed;
-    QemuPlan plan = plan_of({}, passed);
-    for (const OpenDisk& disk : disks)
-      plan.disks.push_back({.writable = disk.writable, .layers = {}, .size = disk.size});
-    plan.memory = passed.add(made.memory.get());
-    plan.memory_shared = true;
-    TRY(spawn_qemu(kConverterChannel, plan, passed));
-    {
-      QmpDialogue qmp = dialogue();
-      TRY(qmp.greet());
-      TRY(allow(qmp, {"events"}));
-      TRY(take_up(qmp, image.state));
-      // Memory that is shared is left where it is.
-      TRY(allow(qmp, {"x-ignore-shared"}));
-      TRY(qmp.execute("getfd", {{"fdname", "devices"}}, made.devices.get()));
-      TRY(qmp.execute("migrate", {{"uri", "fd:devices"}}));
-      TRY(qmp.await_migration());
-      TRY(qmp.execute("quit"));
-    }
-    Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
-    if (TRY(walls.next()).header.type != Type::kExited) return Error(ErrorCode::kBoxStart, "QEMU does not end");
-    parts_.reset();
-    agent_.reset();
-    TRY(seal(made.memory, size));
-    TRY(seal(made.devices, 0));
-    return made;
-  }
-
-  // The guest runs when this returns, and nobody has greeted its agent yet.
-  Status go_on_from(const Template& from, const std::vector<OpenDisk>& disks) {
-    Passed passed;
-    QemuPlan plan = plan_of(disks, passed);
-    plan.memory = passed.add(from.memory.get());
-    TRY(spawn_qemu(kQemuChannel, plan, passed));
-    QmpDialogue qmp = dialogue();
-    TRY(qmp.greet());
-    TRY(allow(qmp, {"events", "x-ignore-shared"}));
-    TRY(take_up(qmp, from.devices));
-    TRY(qmp.execute("cont"));
-    return ok_status();
-  }
-
-  // It is told what it is only once it listens: the time of day is then as long under way as a message.
-  Status meet_guest() {
-    Conversation guest(agent_, "the guest's agent", cancel_, deadline_);
-    guest.meanwhile(walls_.session.get(), [this] { return hear_walls(); });
-    for (Console* console : {&parts_->console, &parts_->messages}) {
-      guest.meanwhile(console->get(), [console] {
-        console->read();
-        return ok_status();
-      });
-    }
-    TRY(greet_agent(guest));
-    phase_ = "boot";
-    TRY(hear_greeting(guest));
-    phase_ = "agent";
-    const protocol::Machine machine = TRY(machine_of(record_));
-    TRY(guest.send({.type = Type::kMachine, .request = 1}, protocol::encode(machine)));
-    const protocol::Message answer = TRY(guest.next());
-    if (answer.header.type == Type::kMachineReady) return ok_status();
-    if (answer.header.type != Type::kMachineFailed)
-      return Error(ErrorCode::kBoxStart, "the guest's agent answered oddly");
-    const protocol::MachineFailed failed = TRY(protocol::decode_machine_failed(answer.payload));
-    Error error = os_error(static_cast<int>(failed.os_error), "the guest cannot " + failed.step);
-    error.code = ErrorCode::kBoxStart;
-    return error;
-  }
-
-  // What the failure of a boot has to say beside itself.
-  Error explain(Error why) {
-    if (why.code == ErrorCode::kClosed) why = Error(ErrorCode::kBoxStart, "the box did not start: QEMU ended");
-    if (why.code != ErrorCode::kBoxStart) return why;
-    why.phase = phase_;
-    if (!parts_) return why;
-    for (Console* console : {&parts_->console, &parts_->messages}) {
-      if (console->valid()) console->read();
-      why.output += console->tail();
-    }
-    return why;
-  }
-
-  void finish(LaunchedBox& box) {
-    parts_->walls = std::exchange(box.session, std::move(agent_));
-    box.machine = std::make_unique<Machine>(std::move(*parts_));
-  }
-
- private:
-  QemuPlan plan_of(const std::vector<OpenDisk>& disks, Passed& passed) const {
-    QemuPlan plan{.memory_bytes = record_.spec.memory_bytes.value,
-                  .vcpus = static_cast<unsigned>(record_.spec.vcpus.value),
-                  .time_stamp_khz = time_stamp_khz(),
-                  .disks = {}};
-    for (const OpenDisk& disk : disks) {
-      QemuDisk& planned = plan.disks.emplace_back(QemuDisk{.writable = disk.writable, .layers = {}, .size = disk.size});
-      for (const OpenLayer& layer : disk.layers)
-        planned.layers.push_back({.format = layer.format, .fd = passed.add(layer.file.get())});
-    }
-    return plan;
-  }
-
-  Status spawn_qemu(std::uint32_t channel, QemuPlan& plan, Passed& passed) {
-    auto [agent, their_agent] = TRY(stream_pair());
-    auto [qmp, their_qmp] = TRY(stream_pair());
-    auto [console, their_console] = TRY(stream_pair());
-    auto [messages, their_messages] = TRY(stream_pair());
-    // Only our end is not to wait: what QEMU says while it starts is written at once.
-    ::fcntl(their_messages.get(), F_SETFL, 0);
-    plan.agent = passed.add(their_agent.get());
-    plan.qmp = passed.add(their_qmp.get());
-    plan.console = passed.add(their_console.get());
-    protocol::Spawn spawn;
-    spawn.argv = qemu_command(plan);
-    spawn.cwd = "/";
-    if (walls_.first_uid != 0)
-      spawn.user = {.kind = protocol::User::Kind::kIds, .name = {}, .uid = kQemuUser, .gid = kQemuUser};
-    spawn.out = protocol::Stdio::kPassed;
-    spawn.err = protocol::Stdio::kStdout;
-    spawn.extra = passed.count();
-    parts_.emplace(MachineParts{.walls = {},
-                                .qmp = std::move(qmp),
-                                .console = Console(std::move(console)),
-                                .messages = Console(std::move(messages))});
-    agent_ = protocol::FrameLink(std::move(agent), protocol::FrameLink::Kind::kStream);
-    Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
-    TRY(walls.send({.type = Type::kSpawn, .channel = channel, .request = 1}, protocol::encode(spawn),
-                   passed.with_output(their_messages.get())));
-    const protocol::Message answer = TRY(walls.next());
-    if (answer.header.type == Type::kSpawned) return ok_status();
-    if (answer.header.type != Type::kSpawnFailed) return Error(ErrorCode::kInternal, "QEMU's spawn was answered oddly");
-    const protocol::SpawnFailed failed = TRY(protocol::decode_spawn_failed(answer.payload));
-    Error error = os_error(static_cast<int>(failed.os_error), "cannot start QEMU", kQemu);
-    error.code = ErrorCode::kBoxStart;
-    return error;
-  }
-
-  QmpDialogue dialogue() {
-    return {parts_->qmp.get(), walls_.session.get(), [this] { return hear_walls(); }, cancel_, deadline_};
-  }
-
-  static Status allow(QmpDialogue& qmp, std::initializer_list<const char*> capabilities) {
-    nlohmann::json list = nlohmann::json::array();
-    for (const char* name : capabilities) list.push_back({{"capability", name}, {"state", true}});
-    TRY(qmp.execute("migrate-set-capabilities", {{"capabilities", list}}));
-    return ok_status();
-  }
-
-  static Status take_up(QmpDialogue& qmp, const UniqueFd& stream) {
-    const UniqueFd fresh = TRY(from_the_beginning(stream));
-    TRY(qmp.execute("getfd", {{"fdname", "state"}}, fresh.get()));
-    TRY(qmp.execute("migrate-incoming", {{"uri", "fd:state"}}));
-    return qmp.await_migration();
-  }
-
-  // QEMU's end, or that of the walls, is the only thing that is said there.
-  Status hear_walls() {
-    std::array<std::byte, protocol::kMaxPayload> buffer{};
-    const auto frame = walls_.session.receive(buffer);
-    if (!frame.ok() && frame.error().os_error == EAGAIN) return ok_status();
-    return Error(ErrorCode::kBoxStart, "the box did not start: QEMU ended");
-  }
-
-  const BoxRecord& record_;
-  LaunchedBox& walls_;
-  const CancelToken& cancel_;
-  const Deadline deadline_;
-  const char* phase_ = "prepare";
-  std::optional<MachineParts> parts_;
-  protocol::FrameLink agent_;
-};
 
 Engine::Means QemuEngine::means() {
   Means means;
   struct stat file{};
-  if (::access(kQemu, X_OK) == 0 && ::stat(kQemu, &file) == 0) {
-    means.qemu = kQemu;
+  if (::access(kQemuProgram, X_OK) == 0 && ::stat(kQemuProgram, &file) == 0) {
+    means.qemu = kQemuProgram;
     means.identity = std::to_string(file.st_size) + "-" + std::to_string(file.st_mtim.tv_sec);
   } else {
     means.missing = Error(ErrorCode::kUnsupported, "a virtual machine needs QEMU, which is not installed")
-                        .on(kQemu)
+                        .on(kQemuProgram)
                         .advise("Install it: apt-get install qemu-system-x86");
   }
   auto kernel = find_kernel(programs_);
@@ -332,9 +130,12 @@ Result<QemuEngine::BootFiles> QemuEngine::boot_files() {
     const GuestKernel kernel = TRY(find_kernel(programs_));
     const UniqueFd agent = TRY(walls_->agent());
     UniqueFd initrd = TRY(build_initrd(kernel, agent.get()));
-    files_ = {.kernel = TRY(unpack_kernel(kernel)), .initrd = std::move(initrd)};
+    UniqueFd image = TRY(unpack_kernel(kernel));
+    std::string digests = TRY(digest_of(image.get())) + " " + TRY(digest_of(initrd.get()));
+    files_ = {.kernel = std::move(image), .initrd = std::move(initrd), .digests = std::move(digests)};
   }
-  return BootFiles{.kernel = TRY(copy_of(files_.kernel)), .initrd = TRY(copy_of(files_.initrd))};
+  return BootFiles{
+      .kernel = TRY(copy_of(files_.kernel)), .initrd = TRY(copy_of(files_.initrd)), .digests = files_.digests};
 }
 
 std::shared_ptr<QemuEngine::Kept> QemuEngine::kept(const std::string& snapshot) {
@@ -356,40 +157,106 @@ void QemuEngine::close() {
   templates_.clear();
 }
 
-Status QemuEngine::go_on(Boot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks) {
+Status QemuEngine::go_on(QemuBoot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks) {
   const auto kept = this->kept(memory.snapshot);
   std::shared_ptr<const Template> from;
   {
     MutexLock lock(kept->making);
-    if (!kept->ready) kept->ready = std::make_shared<const Template>(TRY(boot.make_template(memory, disks)));
+    if (!kept->ready) {
+      if (!memory.digest.empty() && TRY(digest_of(memory.state.get())) != memory.digest)
+        return Error(ErrorCode::kIo, "a machine's memory is not what was written to it");
+      kept->ready = std::make_shared<const Template>(TRY(boot.make_template(memory, disks)));
+    }
     from = kept->ready;
   }
-  return boot.go_on_from(*from, disks);
+  TRY(boot.go_on_from(*from, disks));
+  return boot.meet_guest();
 }
 
-Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
+// The machine that has just booted becomes the template of those like it. That this could not be is nobody's trouble.
+Status QemuEngine::keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
+                        int directory) {
+  auto begun = templates.make(of);
+  if (!begun.ok() || !begun.value()) return ok_status();
+  Templates::Making& making = *begun.value();
+  const auto state = making.state();
+  if (!state.ok()) return ok_status();
+  const auto copy_disks = [&]() -> Status {
+    for (const DiskRecord& disk : record.disks) {
+      if (disk.overlay.empty())
+        making.add_no_disk();
+      else
+        TRY(making.add_disk(directory, disk.overlay));
+    }
+    return ok_status();
+  };
+  Status saved = TRY(boot.save(state.value(), copy_disks));
+  if (saved.ok()) saved = making.finish(of);
+  return ok_status();
+}
+
+// Nothing: the template was of no use, and the machine has to boot by itself.
+std::optional<Status> QemuEngine::go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
+                                             const BoxRecord& record, const std::string& directory,
+                                             const CancelToken& cancel) {
+  const MemoryImage memory{
+      .snapshot = entry.id, .qemu = means().identity, .state = std::move(entry.state), .digest = entry.state_digest};
+  const auto disks = open_disks(record, directory, *policy_);
+  Status done = disks.ok() ? go_on(boot, memory, disks.value()) : Status(disks.error());
+  if (done.ok() || cancel.cancelled()) return done;
+  templates.drop(entry);
+  if (Status back = boot.take_back(); !back.ok()) return back;
+  return std::nullopt;
+}
+
+Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const Origin& origin,
                                        const CancelToken& cancel, Deadline deadline) {
-  if (memory != nullptr && memory->qemu != means().identity) {
+  const bool remembers = origin.memory != nullptr;
+  if (remembers && origin.memory->qemu != means().identity) {
     return Error(ErrorCode::kUnsupported, "the snapshot's memory was written by another QEMU than the one that is here")
         .advise("Go on from its disk alone: memory: false.");
   }
   BootFiles files;
-  if (memory == nullptr) files = TRY(boot_files());
-  const std::string directory = TRY(path_of_fd(held.directory.get()));
-  const std::vector<OpenDisk> disks = TRY(open_disks(record, directory, *policy_));
+  if (!remembers) files = TRY(boot_files());
+  const std::string path = TRY(path_of_fd(held.directory.get()));
+  const UniqueFd directory = TRY(copy_of(held.directory));
+  const std::vector<OpenDisk> disks = TRY(open_disks(record, path, *policy_));
+  std::optional<Ingredients> of;
+  std::optional<Templates::Entry> entry;
+  if (!remembers && origin.templates != nullptr && has_like_ones(record)) {
+    of = ingredients_of(record, disks, files.digests, means().identity);
+    entry = origin.templates->find(*of);
+    if (entry && !lay_in(*entry, record, directory.get()).ok()) {
+      lay_out(record, directory.get(), true);
+      origin.templates->drop(*entry);
+      entry.reset();
+    }
+  }
   LaunchedBox box =
-      TRY(walls_->build_walls(walls_of(record, memory != nullptr), UniqueFd(), std::move(held), cancel, deadline));
-  Boot boot(record, box, cancel, deadline);
-  Status done =
-      memory != nullptr ? go_on(boot, *memory, disks) : boot.start_qemu(files.kernel.get(), files.initrd.get(), disks);
-  if (done.ok()) done = boot.meet_guest();
-  if (!done.ok()) {
-    Error why = boot.explain(std::move(done).error());
+      TRY(walls_->build_walls(walls_of(record, remembers || entry), UniqueFd(), std::move(held), cancel, deadline));
+
+  std::optional<QemuBoot> boot;
+  const auto bring_up = [&]() -> Status {
+    if (entry) {
+      boot.emplace(record, box, cancel, std::min(deadline, std::chrono::steady_clock::now() + kTrial));
+      auto done = go_on_from(*boot, *origin.templates, *std::move(entry), record, path, cancel);
+      lay_out(record, directory.get(), !done);
+      if (done) return *std::move(done);
+    }
+    boot.emplace(record, box, cancel, deadline);
+    if (remembers) return go_on(*boot, *origin.memory, disks);
+    TRY(boot->start_qemu(files.kernel.get(), files.initrd.get(), disks));
+    TRY(boot->meet_guest());
+    const bool hurried = deadline - std::chrono::steady_clock::now() < kTrial;
+    return of && !hurried ? keep(*boot, *origin.templates, *of, record, directory.get()) : ok_status();
+  };
+  if (Status done = bring_up(); !done.ok()) {
+    Error why = boot->explain(std::move(done).error());
     box.session.reset();
     take_back({.process = std::move(box.process), .control = std::move(box.control)});
     return why;
   }
-  boot.finish(box);
+  boot->finish(box);
   return box;
 }
 

@@ -5,13 +5,17 @@
 
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "base/mutex.h"
 #include "base/path_policy.h"
 #include "box/disks.h"
 #include "box/engine.h"
 #include "box/namespace_engine.h"
+#include "box/qemu_boot.h"
+#include "box/templates.h"
 
 namespace sluicebox::box {
 
@@ -23,10 +27,10 @@ class QemuEngine final : public Engine {
 
   Means means() override;
   Status make_disks(BoxRecord& record, const std::string& directory) override;
-  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const MemoryImage* memory,
-                             const CancelToken& cancel, std::chrono::steady_clock::time_point deadline) override;
+  Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin, const CancelToken& cancel,
+                             std::chrono::steady_clock::time_point deadline) override;
 
-  // Templates that nobody used for a while go.
+  // Memories that nobody used for a while go.
   void retire(std::chrono::steady_clock::duration age) override EXCLUDES(mutex_);
   void close() override EXCLUDES(mutex_);
 
@@ -37,14 +41,18 @@ class QemuEngine final : public Engine {
     std::shared_ptr<const Template> ready GUARDED_BY(making);
     std::chrono::steady_clock::time_point used;
   };
-  class Boot;
-  Status go_on(Boot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks);
-  std::shared_ptr<Kept> kept(const std::string& snapshot) EXCLUDES(mutex_);
   // What every machine boots from; made once.
   struct BootFiles {
     UniqueFd kernel;
     UniqueFd initrd;
+    std::string digests;
   };
+  Status go_on(QemuBoot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks) EXCLUDES(mutex_);
+  std::shared_ptr<Kept> kept(const std::string& snapshot) EXCLUDES(mutex_);
+  static Status keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
+                     int directory);
+  std::optional<Status> go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
+                                   const BoxRecord& record, const std::string& directory, const CancelToken& cancel);
   Result<BootFiles> boot_files() EXCLUDES(mutex_);
 
   const std::string programs_;

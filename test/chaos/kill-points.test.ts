@@ -5,7 +5,7 @@ import { expect, test } from 'vitest'
 import { eventually } from '../support/boxes.js'
 import { startModule } from '../support/child.js'
 import { makeFolder } from '../support/folder.js'
-import { asMachine, needMachines, qemuOf } from '../support/machine.js'
+import { asMachine, BOOT, needMachines, qemuOf } from '../support/machine.js'
 import { machineRoot } from '../support/machine-root.js'
 import { openRuntime } from '../support/producer.js'
 import { idsIn, leftOf, traceOf } from '../support/traces.js'
@@ -69,7 +69,6 @@ test.each(names)(
       () => leftOf(trace).filter((line) => line.startsWith('process')),
       (left) => left.length === 0,
       `${why}: its processes to be gone`,
-      20_000,
     )
     child.kill()
     await child.ended
@@ -78,12 +77,11 @@ test.each(names)(
       async () => (await runtime.list({ name: 'web' }))[0],
       (found) => found?.state === 'stopped',
       `${why}: the box to be stopped`,
-      20_000,
     ).then(() => runtime.get('web'))
     expect((await box.snapshots.list())[0], why).toMatchObject({ name: 'kept', memory: true })
     const { diskPath } = await box.info()
     expect(await runtime.images.check(diskPath as string), why).toMatchObject({ corruptions: 0 })
-    await box.start()
+    await box.start(BOOT)
     expect((await box.run(['cat', '/data/file'])).stdout, why).toBe('bytes')
     const clone = await box.clone({ from: 'kept' })
     expect((await clone.run(['cat', '/data/file'])).stdout, why).toBe('bytes')

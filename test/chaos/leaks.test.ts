@@ -1,12 +1,12 @@
 // Long use leaves nothing behind: counted before and after, by the kernel's tables. SLUICEBOX_LONG=1 runs the full numbers.
-import { readdirSync, readFileSync } from 'node:fs'
+import { readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { setFlagsFromString } from 'node:v8'
 import { runInNewContext } from 'node:vm'
 import { expect, test } from 'vitest'
 import type { Runtime } from '../../lib/index.js'
 import { eventually, runtimeOver, streams } from '../support/boxes.js'
-import { allProcesses, cgroupsNamed, idsIn } from '../support/traces.js'
+import { allProcesses, cgroupsNamed, idsIn, mountsHere } from '../support/traces.js'
 
 const isLong = process.env.SLUICEBOX_LONG === '1'
 const CYCLES = isLong ? 1000 : 200
@@ -21,7 +21,7 @@ function standing(runtime: Runtime, cgroupsBefore: ReadonlySet<string>) {
     descriptors: readdirSync('/proc/self/fd').length,
     threads: readdirSync('/proc/self/task').length,
     children: allProcesses().filter(({ ppid }) => ppid === process.pid).length,
-    mounts: readFileSync('/proc/self/mountinfo', 'utf8').split('\n').length,
+    mounts: mountsHere().length,
     cgroups: cgroupsNamed('sluicebox-').filter((path) => !cgroupsBefore.has(path) && isOurs(path)).length,
     boxes: idsIn(runtime.home).length,
     files: readdirSync(tmpdir()).filter((name) => name.startsWith('sluicebox-') && ours.has(name)).length,
@@ -72,7 +72,7 @@ async function expectUnchanged(runtime: Runtime, work: (count: number) => Promis
   expect(claimed).toBe(finalized)
 }
 
-test(`B29, S33: ${CYCLES} cycles of create, exec and remove leave nothing behind`, { timeout: 600_000 }, async () => {
+test(`B29, S33: ${CYCLES} cycles of create, exec and remove leave nothing behind`, { timeout: 1_800_000 }, async () => {
   const runtime = runtimeOver('passed')
   const cycle = async (n: number) => {
     const box = await runtime.create(n % 4 === 0 ? { name: `box-${n}` } : {})
@@ -85,7 +85,7 @@ test(`B29, S33: ${CYCLES} cycles of create, exec and remove leave nothing behind
 
 test.each(streams)(
   `B29: ${EXECUTIONS} executions over %s streams leave nothing behind`,
-  { timeout: 600_000 },
+  { timeout: 1_800_000 },
   async (transport) => {
     const runtime = runtimeOver(transport)
     const box = await runtime.create()

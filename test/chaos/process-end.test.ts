@@ -193,12 +193,12 @@ test('Q22, Q25: terminating a worker thread at any moment of its runtimes’ liv
       // The first round may start threads and open files that Node keeps.
       if (round === 1) before = count()
     }
-    const deadline = Date.now() + 10_000
+    const deadline = Date.now() + 120_000
     while (count().some((now, index) => now > before[index]) && Date.now() < deadline)
       await new Promise((resolve) => setTimeout(resolve, 5))
     console.log(count().every((now, index) => now <= before[index]) ? 'clean' : JSON.stringify([before, count(), files()]))
   `,
-    { args: [new URL('../../dist/', import.meta.url).href, String(SEED)], deadlineMs: 55_000 },
+    { args: [new URL('../../dist/', import.meta.url).href, String(SEED)] },
   )
   expect(ended, `seed ${SEED}`).toMatchObject({ code: 0, signal: null, stdout: 'clean\n' })
 })
@@ -244,17 +244,17 @@ test('Q22: a worker that is stuck when the last thread with the addon ends finds
   expect(ended).toMatchObject({ code: 0, signal: null, stdout: '1\n2\n', stderr: '' })
 })
 
-test('Q23, H26: process.exit() with a stuck worker in each of six runtimes takes the time of one', async () => {
+test('Q23, H26: process.exit() with a stuck worker in each of thirty runtimes takes the time of one', async () => {
   const ended = await runModule(`
-    for (let i = 0; i < 6; i++) runWork(new Runtime({ workers: 1 }), { gate: 1, stubborn: true }).catch(() => {})
+    for (let i = 0; i < 30; i++) runWork(new Runtime({ workers: 1 }), { gate: 1, stubborn: true }).catch(() => {})
     const timer = setInterval(() => {
-      if (door.waitingAtGate() < 6) return
+      if (door.waitingAtGate() < 30) return
       clearInterval(timer)
       console.log(Date.now())
       process.exit(7)
     }, 1)
   `)
   expect(ended).toMatchObject({ code: 7, signal: null })
-  // The bound is three joins, half of what six take.
-  expect(ended.endedAt - Number(ended.stdout)).toBeLessThan(3_000)
+  // The bound is fifteen joins, half of what thirty take.
+  expect(ended.endedAt - Number(ended.stdout)).toBeLessThan(15_000)
 })

@@ -21,19 +21,32 @@ import { makeFolder } from '../support/folder.js'
 import { qemuOf, sharedMachine } from '../support/machine.js'
 import { machineRoot } from '../support/machine-root.js'
 import { rejection } from '../support/producer.js'
-import { traceOf } from '../support/traces.js'
+import { mountsHere, traceOf } from '../support/traces.js'
 
 const isRoot = process.getuid?.() === 0
 
+/** What there is to see, or nothing: threads and descriptors go while one looks. */
+function ifThere<T>(look: () => T): T[] {
+  try {
+    return [look()]
+  } catch (error) {
+    if (['ENOENT', 'ESRCH'].includes((error as NodeJS.ErrnoException).code ?? '')) return []
+    throw error
+  }
+}
 /** A field of /proc/PID/status. */
-const statusOf = (pid: number, name: string): string => {
-  const found = new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(readFileSync(`/proc/${pid}/status`, 'utf8'))
-  if (!found) throw new Error(`process ${pid} has no ${name}`)
+const fieldOf = (status: string, name: string): string => {
+  const found = new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)
+  if (!found) throw new Error(`it has no ${name}: ${status}`)
   return found[1] as string
 }
 const wordsOf = (pid: number, file: 'cmdline' | 'environ'): string[] =>
   readFileSync(`/proc/${pid}/${file}`, 'utf8').split('\0').filter(Boolean)
-const threadsOf = (pid: number): number[] => readdirSync(`/proc/${pid}/task`).map(Number)
+/** The status of each. */
+const threadsOf = (pid: number): string[] =>
+  readdirSync(`/proc/${pid}/task`).flatMap((thread) =>
+    ifThere(() => readFileSync(`/proc/${pid}/task/${thread}/status`, 'utf8')),
+  )
 
 interface Descriptor {
   readonly fd: string
@@ -41,14 +54,16 @@ interface Descriptor {
   readonly writable: boolean
 }
 const descriptorsOf = (pid: number): Descriptor[] =>
-  readdirSync(`/proc/${pid}/fd`).map((fd) => {
-    const flags = /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] as string
-    return {
-      fd,
-      target: readlinkSync(`/proc/${pid}/fd/${fd}`),
-      writable: (Number.parseInt(flags, 8) & 0o3) !== 0,
-    }
-  })
+  readdirSync(`/proc/${pid}/fd`).flatMap((fd) =>
+    ifThere(() => {
+      const flags = /^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'))?.[1] as string
+      return {
+        fd,
+        target: readlinkSync(`/proc/${pid}/fd/${fd}`),
+        writable: (Number.parseInt(flags, 8) & 0o3) !== 0,
+      }
+    }),
+  )
 const isFile = ({ target }: Descriptor) => target.startsWith('/') && !/^\/(dev\/|memfd:)/.test(target)
 
 /** Unix sockets that any process of ours or of the box's has by a name: in the file system, or abstract. */
@@ -63,21 +78,23 @@ test('S40, S45: QEMU is an unprivileged user in namespaces of its own, without c
   const box = await runtimeOver('machine').create()
   const { pid } = qemuOf(box)
   // Each of its threads, for these belong to threads.
-  for (const thread of threadsOf(pid)) {
-    const ids = [...statusOf(thread, 'Uid').split('\t'), ...statusOf(thread, 'Gid').split('\t')].map(Number)
+  const threads = threadsOf(pid)
+  expect(threads.length).toBeGreaterThan(0)
+  for (const thread of threads) {
+    const ids = [...fieldOf(thread, 'Uid').split('\t'), ...fieldOf(thread, 'Gid').split('\t')].map(Number)
     if (isRoot) for (const id of ids) expect(id).toBeGreaterThan(65_535)
     else expect(new Set(ids.slice(0, 4))).toEqual(new Set([process.getuid?.()]))
     for (const set of ['CapPrm', 'CapEff', 'CapInh', 'CapAmb']) {
-      if (isRoot) expect(BigInt(`0x${statusOf(thread, set)}`), set).toBe(0n)
+      if (isRoot) expect(BigInt(`0x${fieldOf(thread, set)}`), set).toBe(0n)
     }
     // SYS_ADMIN (21), SYS_MODULE (16), SYS_PTRACE (19), NET_ADMIN (12), SYS_RAWIO (17), MKNOD (27), SYS_BOOT (22).
     const forbidden = [12, 16, 17, 19, 21, 22, 27].reduce((mask, bit) => mask | (1n << BigInt(bit)), 0n)
     for (const set of ['CapBnd', 'CapPrm', 'CapEff'])
-      expect(BigInt(`0x${statusOf(thread, set)}`) & forbidden, set).toBe(0n)
-    expect(statusOf(thread, 'NoNewPrivs')).toBe('1')
-    expect(statusOf(thread, 'Seccomp')).toBe('2')
+      expect(BigInt(`0x${fieldOf(thread, set)}`) & forbidden, set).toBe(0n)
+    expect(fieldOf(thread, 'NoNewPrivs')).toBe('1')
+    expect(fieldOf(thread, 'Seccomp')).toBe('2')
     // That of the box, and QEMU's own above it.
-    expect(Number(statusOf(thread, 'Seccomp_filters'))).toBeGreaterThanOrEqual(2)
+    expect(Number(fieldOf(thread, 'Seccomp_filters'))).toBeGreaterThanOrEqual(2)
   }
   for (const kind of ['user', 'mnt', 'pid', 'net', 'ipc', 'uts', 'cgroup'])
     expect(readlinkSync(`/proc/${pid}/ns/${kind}`), kind).not.toBe(readlinkSync(`/proc/self/ns/${kind}`))
@@ -196,7 +213,7 @@ test('S45, S8: what root of a guest may do to its kernel, the host does not noti
   const host = () => ({
     core: readFileSync('/proc/sys/kernel/core_pattern', 'utf8'),
     name: readFileSync('/proc/sys/kernel/hostname', 'utf8'),
-    mounts: readFileSync('/proc/self/mountinfo', 'utf8'),
+    mounts: mountsHere(),
   })
   const before = { ...host(), time: Date.now() - performance.now() }
   // Each works there: it is a kernel of its own.
@@ -214,7 +231,7 @@ test('S45, S8: what root of a guest may do to its kernel, the host does not noti
   ])
   const { time, ...rest } = before
   expect(host()).toEqual(rest)
-  expect(Math.abs(Date.now() - performance.now() - time)).toBeLessThan(1000)
+  expect(Math.abs(Date.now() - performance.now() - time)).toBeLessThan(60_000)
 })
 
 /** Each would be something else to QEMU, were it part of an option. */

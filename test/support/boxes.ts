@@ -3,6 +3,7 @@ import { inspect } from 'node:util'
 import { onTestFinished } from 'vitest'
 import type { Box, BoxCreateOptions, Execution, ExitInfo, RuntimeOptions } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
+import { DEADLINE_MS } from './deadline.js'
 import { makeFolder } from './folder.js'
 import { asMachine, needMachines, sharedMachine } from './machine.js'
 
@@ -40,8 +41,6 @@ function giveRoot(runtime: Runtime): void {
   runtime.create = (options) => create(asMachine(options))
 }
 
-const DEADLINE_MS = 45_000
-
 /** The value of a promise that must not take long; a missed deadline says for what. */
 export async function soon<T>(promise: Promise<T>, what: string, deadlineMs = DEADLINE_MS): Promise<T> {
   let timer: NodeJS.Timeout | undefined
@@ -66,8 +65,8 @@ export async function eventually<T>(
   for (;;) {
     const answer = await ask()
     if (holds(answer)) return answer
-    // An answer that was at hand has let nothing else happen.
-    await new Promise((resolve) => setImmediate(resolve))
+    // Whoever only asks takes the processor from those that are to make it so.
+    await new Promise((resolve) => setTimeout(resolve, 10))
     if (performance.now() > deadline)
       throw new Error(`waited ${deadlineMs} ms in vain for ${what}; last: ${inspect(answer)}`)
   }

@@ -2,6 +2,7 @@
 import { spawn } from 'node:child_process'
 import { createInterface } from 'node:readline'
 import { onTestFinished } from 'vitest'
+import { DEADLINE_MS } from './deadline.js'
 
 export interface Ended {
   readonly code: number | null
@@ -31,7 +32,7 @@ const runWork = (runtime, request = {}, options = {}) =>
 /** Runs a module under the prelude to its end; one that is still there at the deadline is killed, which its signal tells. */
 export function runModule(
   code: string,
-  { args = [] as string[], deadlineMs = 60_000, onStart = (_pid: number) => {} } = {},
+  { args = [] as string[], deadlineMs = DEADLINE_MS, onStart = (_pid: number) => {} } = {},
 ) {
   // glibc overwrites what is freed: a use of it then crashes here, and not some day.
   const env = { ...process.env, MALLOC_PERTURB_: '165' }
@@ -81,7 +82,7 @@ const lines = createInterface({ input: process.stdin })[Symbol.asyncIterator]()
 async function within<T>(promise: Promise<T>, what: string): Promise<T> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<never>((_, reject) => {
-    timer = setTimeout(() => reject(new Error(`waited in vain for ${what} of a child`)), 60_000)
+    timer = setTimeout(() => reject(new Error(`waited in vain for ${what} of a child`)), DEADLINE_MS)
   })
   try {
     return await Promise.race([promise, late])
@@ -94,7 +95,7 @@ export function runNode(
   args: readonly string[],
   options: { deadlineMs?: number; env?: NodeJS.ProcessEnv; cwd?: string; onStart?: (pid: number) => void } = {},
 ): Promise<Ended> {
-  const { deadlineMs = 60_000, env = process.env, cwd, onStart } = options
+  const { deadlineMs = DEADLINE_MS, env = process.env, cwd, onStart } = options
   return new Promise((resolve, reject) => {
     const start = performance.now()
     const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'pipe'], env, cwd })

@@ -1,6 +1,6 @@
 // The suite's frame: child processes run the SDK as it is now, and nothing that a test made may be left behind.
 import { execFileSync } from 'node:child_process'
-import { readdirSync, statSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readdirSync, rmSync, statSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -9,18 +9,23 @@ import { makeMachineRoot } from './machine-root.js'
 
 export default async function setup(): Promise<() => Promise<void>> {
   compileIfOld()
-  const before = new Set(await ours())
+  // Of this run alone: another may be under way beside it.
+  const folder = mkdtempSync(join(tmpdir(), 'sluicebox-run-'))
+  chmodSync(folder, 0o755)
+  process.env.TMPDIR = folder
   const missing = await missingForMachines()
   if (missing !== undefined) process.env.SLUICEBOX_TEST_MACHINES_MISSING = missing
   const machines = missing === undefined ? await makeMachineRoot() : undefined
+  // One boot of each kind of machine is enough for all test files.
+  process.env.SLUICEBOX_TEMPLATES = join(folder, 'templates')
   return async () => {
     machines?.remove()
-    const left = (await ours()).filter((name) => !before.has(name))
-    if (left.length > 0) throw new Error(`the tests left these in ${tmpdir()}: ${left.join(', ')}`)
+    rmSync(join(folder, 'templates'), { recursive: true, force: true })
+    const left = await readdir(folder)
+    rmSync(folder, { recursive: true, force: true })
+    if (left.length > 0) throw new Error(`the tests left these in ${folder}: ${left.join(', ')}`)
   }
 }
-
-const ours = async () => (await readdir(tmpdir())).filter((name) => name.startsWith('sluicebox-test-'))
 
 function compileIfOld(): void {
   const root = new URL('../../', import.meta.url).pathname

@@ -93,7 +93,7 @@ export async function makeMachineRoot(): Promise<{ remove(): void }> {
   await program('mkfs.ext4', ['-q', '-F', '-d', tree, '-m0', '-E', 'root_owner=0:0,lazy_itable_init=1,nodiscard', disk])
   rmSync(tree, { recursive: true })
   process.env[ROOT] = disk
-  return { remove: () => rmSync(folder, { recursive: true, force: true }) }
+  return { remove: () => rmSync(folder, { recursive: true, force: true, maxRetries: 50, retryDelay: 100 }) }
 }
 
 export function machineRoot(): string {

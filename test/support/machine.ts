@@ -1,10 +1,11 @@
 // Virtual machines for the tests, one of them a test file's to share.
-import { mkdtempSync, rmSync } from 'node:fs'
+import { mkdtempSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterAll, onTestFinished, TestRunner } from 'vitest'
 import type { Box, BoxCreateOptions, Execution } from '../../lib/index.js'
 import { Runtime } from '../../lib/runtime.js'
+import { removeFolder } from './folder.js'
 import { machineRoot } from './machine-root.js'
 import { descendantsOf, keeperOf, type SeenProcess } from './traces.js'
 
@@ -17,9 +18,15 @@ export function needMachines(): void {
   if (missing) TestRunner.getCurrentTest()?.context.skip(`no virtual machines here: ${missing}`)
 }
 
+/** For box.start() of a machine: emulated, on a host with other work, a boot takes what it takes. */
+export const BOOT = { bootTimeoutMs: 600_000 }
+/** For box.stop() and box.restart() of a machine that must turn itself off in order, however long it takes. */
+export const ORDERLY = { timeoutMs: 300_000 }
+
 export const asMachine = (options: BoxCreateOptions = {}): BoxCreateOptions => ({
   isolation: 'vm',
   rootfs: { disk: machineRoot(), format: 'raw' },
+  ...BOOT,
   ...options,
 })
 
@@ -39,6 +46,8 @@ interface Shared {
   readonly executions: Set<Execution>
 }
 let shared: Shared | undefined
+/** More than one where a machine did not boot. */
+const ofThisFile: Shared[] = []
 
 /** A machine takes seconds to boot: those tests that do not care which one they get share this, and leave it empty. */
 export async function sharedMachine(): Promise<Box> {
@@ -62,7 +71,13 @@ function boot(): Shared {
     }
     return made
   })
-  return { home, runtime, box, executions }
+  const one = { home, runtime, box, executions }
+  ofThisFile.push(one)
+  // The next test boots another.
+  box.catch(() => {
+    if (shared === one) shared = undefined
+  })
+  return one
 }
 
 async function empty(executions: Set<Execution>): Promise<void> {
@@ -74,8 +89,9 @@ async function empty(executions: Set<Execution>): Promise<void> {
 }
 
 afterAll(async () => {
-  if (!shared) return
-  await shared.runtime.close({ timeoutMs: 5000 })
-  rmSync(shared.home, { recursive: true, force: true })
   shared = undefined
+  for (const { runtime, home } of ofThisFile.splice(0)) {
+    await runtime.close({ timeoutMs: 5000 })
+    await removeFolder(home)
+  }
 })

@@ -7,6 +7,7 @@ import type { Progress } from '../../lib/image-types.js'
 import { type Addon, type Core, type HandleId, loadAddon } from '../../lib/native.js'
 import type { RuntimeOptions } from '../../lib/options.js'
 import { internals, Runtime } from '../../lib/runtime.js'
+import { DEADLINE_MS } from './deadline.js'
 
 export interface EventFlood {
   readonly ids: HandleId[]
@@ -67,7 +68,7 @@ export const WORK_RESULT = 42
 /** Closed when the test ends, whatever became of it. */
 export function openRuntime(options?: RuntimeOptions): Runtime {
   const runtime = new Runtime(options)
-  onTestFinished(() => runtime.close({ timeoutMs: 100 }))
+  onTestFinished(() => runtime.close({ timeoutMs: 10_000 }))
   return runtime
 }
 
@@ -127,8 +128,6 @@ export function laneFlood(runtime: Runtime, options: ConstructorParameters<TestD
   return flood
 }
 
-const DEADLINE_MS = 45_000
-
 /** Lets the event loop turn until `condition` holds. A missed deadline fails with the state that `describe` gives. */
 export async function until(condition: () => boolean, describe: () => unknown, deadlineMs = DEADLINE_MS) {
   const deadline = performance.now() + deadlineMs
@@ -138,12 +137,24 @@ export async function until(condition: () => boolean, describe: () => unknown, d
   }
 }
 
+/** Less than vitest waits for a word of this thread. */
+const BLOCKED_MS = 45_000
+
 /** The same with the JS thread blocked: nothing is drained meanwhile. */
-export function blockUntil(condition: () => boolean, describe: () => unknown, deadlineMs = DEADLINE_MS): void {
+export function blockUntil(condition: () => boolean, describe: () => unknown, deadlineMs = BLOCKED_MS): void {
   const deadline = performance.now() + deadlineMs
   while (!condition()) {
     if (performance.now() > deadline) throw new Error(`blocked ${deadlineMs} ms in vain; state: ${inspect(describe())}`)
   }
+}
+
+/** The next warning that holds: Node's own come too. */
+export function nextWarning(holds: (warning: NodeJS.ErrnoException) => boolean): Promise<Error> {
+  return new Promise((resolve) => {
+    const onWarning = (warning: Error) => holds(warning) && resolve(warning)
+    process.on('warning', onWarning)
+    onTestFinished(() => void process.off('warning', onWarning))
+  })
 }
 
 /** One turn of the event loop, timers and I/O included. */

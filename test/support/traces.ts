@@ -46,8 +46,8 @@ const isSame = ({ pid, start }: SeenProcess): boolean => {
 }
 
 /** Its keeper, by the argument that names the box. */
-export function keeperOf(id: string): SeenProcess | undefined {
-  return allProcesses().find(({ pid }) => textOf(`/proc/${pid}/cmdline`) === `sluicebox-keeper\0${id}\0`)
+export function keeperOf(id: string, all = allProcesses()): SeenProcess | undefined {
+  return all.find(({ pid }) => textOf(`/proc/${pid}/cmdline`) === `sluicebox-keeper\0${id}\0`)
 }
 
 /** Of a keeper that was started ahead of need, and of what it began: nothing of a box yet. */
@@ -70,6 +70,12 @@ function foldersIn(folder: string): string[] {
   }
 }
 
+/** Mounts that this process sees, but for the disks that tests of images mount on folders of theirs meanwhile. */
+export const mountsHere = (): string[] =>
+  textOf('/proc/self/mountinfo')
+    .split('\n')
+    .filter((line) => !/\/sluicebox-test-[^/ ]+ /.test(line))
+
 /** Mounts that this process sees, and that are a box's. */
 export const mountsNamed = (part: string): string[] =>
   textOf('/proc/self/mountinfo')
@@ -88,10 +94,10 @@ export interface Trace {
   readonly mark?: string
 }
 
-export function traceOf(id: string, mark?: string): Trace {
-  const keeper = keeperOf(id)
+export function traceOf(id: string, mark?: string, all = allProcesses()): Trace {
+  const keeper = keeperOf(id, all)
   if (!keeper) throw new Error(`box ${id} has no keeper`)
-  const below = descendantsOf(keeper.pid)
+  const below = descendantsOf(keeper.pid, all)
   const first = below[0]
   if (!first) throw new Error(`the keeper of box ${id} has no child`)
   return {
@@ -121,7 +127,7 @@ export function leftOf(
   ]
 }
 
-export const gone = (trace: Partial<Trace> & { readonly id: string }, home: string | undefined, deadlineMs: number) =>
+export const gone = (trace: Partial<Trace> & { readonly id: string }, home?: string) =>
   eventually(
     async () => {
       // Lets this process reap its children.
@@ -130,7 +136,6 @@ export const gone = (trace: Partial<Trace> & { readonly id: string }, home: stri
     },
     (left) => left.length === 0,
     `box ${trace.id} to be gone`,
-    deadlineMs,
   )
 
 /** Ids of the boxes that have a directory in the home. */

@@ -47,11 +47,14 @@ test('H14, X35: any cut of a text in many scripts gives the same lines', () => {
 test('X35: a line of 10 MB in small chunks costs what its bytes cost', () => {
   const chunk = Buffer.alloc(1000, 'x')
   const splitter = new LineSplitter()
-  const start = performance.now()
-  for (let n = 0; n < 10_000; n++) expect(splitter.push(chunk).length).toBe(0)
+  const start = process.cpuUsage()
+  let lines = 0
+  for (let n = 0; n < 10_000; n++) lines += splitter.push(chunk).length
+  expect(lines).toBe(0)
   const [line] = splitter.push(Buffer.from('\n'))
   expect(line?.length).toBe(10_000_000)
-  expect(performance.now() - start).toBeLessThan(5000)
+  // The processor's time, not that of the clock on the wall, which goes on for whoever else runs here.
+  expect(process.cpuUsage(start).user).toBeLessThan(5e6)
 })
 
 test.each([

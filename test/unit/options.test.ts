@@ -42,6 +42,7 @@ const methods: Record<string, Method> = {
       concurrency: { images: [...badInteger, 0, 1025], boots: [...badInteger, 0, 1025] },
       isolation: badChoice,
       allowPaths: [null, 0, 'text', {}, [0], ['/', ''], ['a\0b'], new Array(1)],
+      templates: [null, 0, '', true, {}, 'a\0b'],
     },
   },
   'images.create': {
@@ -314,7 +315,7 @@ test('a runtime refused for its options leaves no thread behind', () => {
   const before = readdirSync('/proc/self/task').length
   for (const { options } of casesOf(methods['new Runtime'] as Method))
     expect(() => new Runtime(options as never)).toThrow(InvalidArgumentError)
-  expect(readdirSync('/proc/self/task').length).toBe(before)
+  expect(readdirSync('/proc/self/task').length).toBeLessThanOrEqual(before)
 })
 
 test('a relative path in a working directory that is gone is INVALID_ARGUMENT and says so', async () => {

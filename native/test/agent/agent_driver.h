@@ -33,7 +33,7 @@ using namespace protocol;  // NOLINT(google-build-using-namespace): tests of the
 using Clock = std::chrono::steady_clock;
 
 // Long enough for a loaded machine; only a defect waits for it.
-inline Clock::time_point patience() { return Clock::now() + std::chrono::seconds(20); }
+inline Clock::time_point patience() { return Clock::now() + std::chrono::seconds(120); }
 inline int left_of(Clock::time_point deadline) {
   const auto left = std::chrono::duration_cast<std::chrono::milliseconds>(deadline - Clock::now()).count();
   return static_cast<int>(std::max<long long>(left, 0));

@@ -163,27 +163,43 @@ TEST_SUITE("agent sessions") {
   }
 
   TEST_CASE("X56 a shutdown gives every execution its end, gently and then by force") {
+    const auto ends_well = [](AgentProcess& agent, Host& host) {
+      CHECK(host.hung_up());
+      const int status = agent.status();
+      CHECK(WIFEXITED(status));
+      CHECK(WEXITSTATUS(status) == 0);
+    };
+    {
+      AgentProcess agent;
+      Host host = agent.session(true);
+      start(host, 1, framed(shell("trap 'echo bye; exit 6' TERM; echo ready; while :; do sleep 0.01; done"), false));
+      start(host, 2, framed(shell("trap '' TERM; echo ready; read line; exit 7")));
+      read_until(host, 1, "ready");
+      read_until(host, 2, "ready");
+      agent.shut_down(60000);
+      const Exited gentle = exit_of(host, 1);
+      CHECK_FALSE(gentle.signaled);
+      CHECK(gentle.code == 6);
+      CHECK_FALSE(gentle.forced);
+      start(host, 3, command({"true"}));
+      const SpawnFailed refused = decode_spawn_failed(host.expect(Type::kSpawnFailed, 3).payload).value();
+      CHECK(refused.os_error == ESHUTDOWN);
+      // Until now the agent had to wait for this one.
+      host.send(Type::kInputEnd, 2);
+      const Exited late = exit_of(host, 2);
+      CHECK(late.code == 7);
+      CHECK_FALSE(late.forced);
+      ends_well(agent, host);
+    }
     AgentProcess agent;
     Host host = agent.session(true);
-    start(host, 1, framed(shell("trap 'echo bye; exit 6' TERM; echo ready; while :; do sleep 0.01; done"), false));
-    start(host, 2, framed(shell("trap '' TERM; echo ready; while :; do sleep 1000; done"), false));
+    start(host, 1, framed(shell("trap '' TERM; echo ready; while :; do sleep 1000; done"), false));
     read_until(host, 1, "ready");
-    read_until(host, 2, "ready");
     agent.shut_down(300);
-    const Exited gentle = exit_of(host, 1);
-    CHECK_FALSE(gentle.signaled);
-    CHECK(gentle.code == 6);
-    CHECK_FALSE(gentle.forced);
-    start(host, 3, command({"true"}));
-    const SpawnFailed refused = decode_spawn_failed(host.expect(Type::kSpawnFailed, 3).payload).value();
-    CHECK(refused.os_error == ESHUTDOWN);
-    const Exited forced = exit_of(host, 2);
+    const Exited forced = exit_of(host, 1);
     CHECK(forced.code == SIGKILL);
     CHECK(forced.forced);
-    CHECK(host.hung_up());
-    const int status = agent.status();
-    CHECK(WIFEXITED(status));
-    CHECK(WEXITSTATUS(status) == 0);
+    ends_well(agent, host);
   }
 
   TEST_CASE("X56 a shutdown ends as soon as all have ended, and without grace at once") {

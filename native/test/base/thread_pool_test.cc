@@ -18,7 +18,7 @@ namespace sluicebox {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-Clock::time_point patience() { return Clock::now() + std::chrono::seconds(10); }
+Clock::time_point patience() { return Clock::now() + std::chrono::seconds(120); }
 
 struct Counts {
   std::atomic<int> ran{0};

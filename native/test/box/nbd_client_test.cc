@@ -43,7 +43,7 @@ UniqueFd peer(const std::string& script) {
 }
 
 Result<NbdClient> negotiate(const std::string& script) {
-  return NbdClient::negotiate(peer(script), "disk", std::chrono::seconds(2));
+  return NbdClient::negotiate(peer(script), "disk", std::chrono::seconds(60));
 }
 
 }  // namespace

@@ -173,7 +173,7 @@ class TestMachine {
 
   // Greeted by both. Emulated, on a loaded machine: the only long wait.
   void greet() {
-    if (!wait_ready(host_->fd(), POLLIN, Clock::now() + std::chrono::seconds(120))) FAIL("no agent came: " << log());
+    if (!wait_ready(host_->fd(), POLLIN, Clock::now() + std::chrono::seconds(600))) FAIL("no agent came: " << log());
     INFO("the machine's console: ", log());
     CHECK(decode_hello(host_->expect(Type::kHello).payload).value().version == kVersion);
     host_->greet();
@@ -198,7 +198,7 @@ class TestMachine {
   }
   // QEMU's exit code.
   int ended() {
-    const int code = wait_for_exit(std::exchange(pid_, -1), std::chrono::seconds(60));
+    const int code = wait_for_exit(std::exchange(pid_, -1), std::chrono::seconds(300));
     if (code != 0) MESSAGE("the machine's console: ", log());
     return code;
   }
@@ -243,7 +243,7 @@ inline std::string make_tree(const image::testing::TempDir& folder) {
 }
 inline std::string make_image(const image::testing::TempDir& folder, std::vector<std::string> words, std::string disk) {
   const std::string log = folder.file("mkfs.log");
-  const int code = wait_for_exit(start_program(std::move(words), log), std::chrono::seconds(60));
+  const int code = wait_for_exit(start_program(std::move(words), log), std::chrono::seconds(300));
   REQUIRE_MESSAGE(code == 0, contents(log));
   return disk;
 }

@@ -27,7 +27,7 @@ namespace sluicebox::event_queue::test {
 using Clock = std::chrono::steady_clock;
 
 // Long enough for a loaded machine under a sanitizer; only a defect waits for it.
-inline Clock::time_point patience() { return Clock::now() + std::chrono::seconds(10); }
+inline Clock::time_point patience() { return Clock::now() + std::chrono::seconds(120); }
 
 // For the end of a race that other threads decide: false at the deadline.
 template <typename Done>

@@ -14,7 +14,7 @@
 
 namespace sluicebox::test {
 
-inline constexpr int kDeadlineMs = 20000;
+inline constexpr int kDeadlineMs = 120000;
 
 // A home with a directory per box, gone with its owner.
 class Home {

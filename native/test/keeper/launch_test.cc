@@ -13,7 +13,7 @@ TEST_CASE("B2 a box launches on the host's programs, runs one, and ends when it 
   INFO(answer.failed.message << " " << answer.failed.path << " " << answer.failed.hint);
   REQUIRE(answer.launched);
   CHECK(box.sh("echo in a box; id -u") == "in a box\n0\n");
-  const auto ended = box.stop(1000);
+  const auto ended = box.stop(60000);
   CHECK(ended.asked);
   CHECK_FALSE(ended.forced);
   CHECK(box.await_keeper() == 0);

@@ -20,7 +20,7 @@ test('B46, B30: a running execution and touch() hold off idleTimeoutMs; then the
 })
 
 test('B30: ttlMs counts all time, and ends what runs', async () => {
-  const box = await runtimeOver('passed').create({ name: 'web', ttlMs: 500, idleTimeoutMs: 60_000 })
+  const box = await runtimeOver('passed').create({ name: 'web', ttlMs: 5000, idleTimeoutMs: 60_000 })
   const stopped = new Promise((resolve) => box.once('stopped', resolve))
   const sleep = await box.exec(['sleep', '1000'])
   expect(await soon(stopped, 'its time to be over')).toBe('ttl')

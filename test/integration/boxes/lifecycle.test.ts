@@ -196,12 +196,12 @@ test('B14: an unnamed box goes with all it wrote when it stops; a named one keep
     const removed = box.waitForState('removed')
     await box.stop()
     await soon(removed, 'it to be removed')
-    await gone(trace, runtime.home, 2000)
+    await gone(trace, runtime.home)
     expect(await rejection(runtime.get(box.id))).toMatchObject({ code: 'BOX_NOT_FOUND' })
   }
   const trace = traceOf(named.id)
   await named.stop()
-  await gone(trace, undefined, 2000)
+  await gone(trace)
   expect(named.state).toBe('stopped')
   await named.start()
   expect((await named.run(['cat', '/data/file'])).stdout).toBe('bytes')
@@ -210,7 +210,7 @@ test('B14: an unnamed box goes with all it wrote when it stops; a named one keep
   expect((await named.run(['cat', '/data/file'])).stdout).toBe('bytes\nmore')
   const last = traceOf(named.id)
   await named.remove({ force: true })
-  await gone(last, runtime.home, 2000)
+  await gone(last, runtime.home)
 })
 
 test('B15: stop lets processes end by themselves, and forces only after its time; both keep the bytes', async () => {
@@ -235,9 +235,7 @@ test('B15: stop lets processes end by themselves, and forces only after its time
   await stubborn.waitForLine('ready')
   const start = performance.now()
   expect(await box.stop({ timeoutMs: 300 })).toBe('killed')
-  const took = performance.now() - start
-  expect(took).toBeGreaterThan(250)
-  expect(took).toBeLessThan(5000)
+  expect(performance.now() - start).toBeGreaterThan(250)
   expect(await stubborn.wait().catch((error) => error)).toSatisfy(
     (end) => end.signal === 'SIGKILL' || end.code === 'EXEC_LOST',
   )
@@ -270,7 +268,7 @@ test('B16: stop, kill and remove may be repeated and run at once', async () => {
     'all of them',
   )
   for (const end of ends) if (end.status === 'rejected') expect(end.reason).toMatchObject({ code: 'BOX_STATE' })
-  await gone(trace, runtime.home, 2000)
+  await gone(trace, runtime.home)
 })
 
 test('B16: stop and remove during starting leave the box started or gone, and no call hangs', async () => {
@@ -286,7 +284,7 @@ test('B16: stop and remove during starting leave the box started or gone, and no
   const changes = seen.map((change) => change.split('>'))
   for (const [n, [from]] of changes.entries()) expect(from).toBe(n === 0 ? 'created' : changes[n - 1]?.[1])
   if (box.state !== 'removed') await soon(box.remove({ force: true }), 'the last remove')
-  await gone({ id: box.id }, runtime.home, 2000)
+  await gone({ id: box.id }, runtime.home)
 })
 
 test.each(['first', 'keeper'] as const)(
@@ -303,11 +301,13 @@ test.each(['first', 'keeper'] as const)(
       const trace = traceOf(box.id)
       const failed = box.waitForState('failed')
       process.kill(trace[which].pid, 'SIGKILL')
-      expect(await soon(lost, 'the execution to be lost', 4000)).toMatchObject({ code: 'EXEC_LOST' })
-      await soon(failed, 'the box to fail', 4000)
-      await gone(trace, name === undefined ? runtime.home : undefined, 2000)
+      expect(await soon(lost, 'the execution to be lost')).toMatchObject({ code: 'EXEC_LOST' })
+      await soon(failed, 'the box to fail')
+      await gone(trace, name === undefined ? runtime.home : undefined)
       expect(errors).toHaveLength(1)
       expect(errors[0]).toMatchObject({ code: 'BOX_LOST', boxId: box.id })
+      // By its end, and not because it has said nothing for long.
+      expect(errors[0]?.message).not.toContain('does not answer')
       expect(seen).toEqual(['running>failed'])
       if (name === undefined) {
         await box.remove().catch((error) => expect(error).toMatchObject({ code: 'BOX_STATE' }))

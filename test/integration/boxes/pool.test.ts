@@ -38,7 +38,7 @@ test('B31: an abort while waiting leaves the pool whole; close() removes what no
   const traces = others.map(({ id }) => traceOf(id))
   await soon(pool.close(), 'the close')
   expect(pool.ready).toBe(0)
-  for (const trace of traces) await gone(trace, undefined, 2000)
+  for (const trace of traces) await gone(trace)
   expect((await mine.run(['echo', 'mine'])).stdout).toBe('mine')
   expect(await rejection(pool.acquire())).toMatchObject({ code: 'BOX_STATE' })
   await pool.close()

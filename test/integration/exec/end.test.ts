@@ -151,7 +151,12 @@ describe.each(transports)('%s', (transport) => {
     const stuck = cats[0].stdin.write(Buffer.alloc(2 ** 22))
     const failed = new Promise<Error>((resolve) => box.on('error', resolve))
     process.kill(traceOf(box.id).first.pid, 'SIGKILL')
-    for (const end of ends) expect(await soon(end, 'the news', 5000)).toMatchObject({ code: 'EXEC_LOST' })
+    for (const end of ends) {
+      const lost = (await soon(end, 'the news')) as Error
+      expect(lost).toMatchObject({ code: 'EXEC_LOST' })
+      // By its end, and not because it has said nothing for long.
+      expect(lost.message).not.toContain('does not answer')
+    }
     expect(await rejection(stuck)).toMatchObject({ code: 'STDIN_CLOSED' })
     for (const cat of cats) expect(await rejection(cat.wait())).toMatchObject({ code: 'EXEC_LOST' })
     await soon(failed, 'the box to fail')
@@ -220,8 +225,11 @@ describe.each(transports)('%s', (transport) => {
     const start = performance.now()
     const result = await box.run(['sleep', '0.3'])
     expect(result.durationMs).toBeGreaterThanOrEqual(295)
-    expect(result.durationMs).toBeLessThanOrEqual(performance.now() - start + 5)
-    expect(Math.abs(result.startedAt.getTime() - before)).toBeLessThan(1000)
+    // A machine has clocks of its own, which an emulator moves.
+    const [slack, apart] = transport === 'machine' ? [100, 60_000] : [5, 1000]
+    expect(result.durationMs).toBeLessThanOrEqual(performance.now() - start + slack)
+    expect(result.startedAt.getTime()).toBeGreaterThan(before - apart)
+    expect(result.startedAt.getTime()).toBeLessThan(Date.now() + apart)
     expect(result.usage?.maxRssBytes).toBeGreaterThan(0)
   })
 
@@ -241,7 +249,7 @@ describe.each(transports)('%s', (transport) => {
     const storage = new AsyncLocalStorage<number>()
     const box = await boxOver(transport)
     await Promise.all(
-      Array.from({ length: 40 }, (_, n) =>
+      Array.from({ length: transport === 'machine' ? 20 : 40 }, (_, n) =>
         storage.run(n, async () => {
           const execution = await box.exec(['echo', `${n}`])
           const seen: (number | undefined)[] = []

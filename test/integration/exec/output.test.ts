@@ -1,25 +1,27 @@
 // Executions, their output: every byte, in order, to everybody who reads, at the pace of the slowest; and what nobody reads.
 import { createHash } from 'node:crypto'
-import { once } from 'node:events'
 import { describe, expect, test } from 'vitest'
 import { boxOver, eventually, hear, soon, textOf, transports } from '../../support/boxes.js'
-import { rejection, turn, until } from '../../support/producer.js'
+import { nextWarning, rejection, turn, until } from '../../support/producer.js'
 
 const MIB = 2 ** 20
 /** Its own hash on stderr, so that what arrives can be held against it. */
 const random = (mib: number) =>
   `head -c ${mib * MIB} /dev/urandom | tee /tmp/random; sha256sum < /tmp/random | cut -c-64 >&2`
-/** 200 MB without a file. */
-const flood = 'yes 0123456789abcdef | head -c 200000000'
+/** So many bytes without a file. */
+const flood = (size: number) => `yes 0123456789abcdef | head -c ${size}`
 
-const hashOfFlood = (): string => {
+const hashOfFlood = (size: number): string => {
   const line = '0123456789abcdef\n'
-  return createHash('sha256').update(line.repeat(11_764_706).slice(0, 200_000_000)).digest('hex')
+  return createHash('sha256')
+    .update(line.repeat(Math.ceil(size / line.length)).slice(0, size))
+    .digest('hex')
 }
 
 describe.each(transports)('%s', (transport) => {
   // An emulated processor takes its time.
   const much = transport === 'machine' ? 16 : 64
+  const size = transport === 'machine' ? 40_000_000 : 200_000_000
   test.each(['stdout', 'stderr'] as const)(
     `X28, H13: all byte values and ${much} MiB at random arrive whole on %s`,
     async (name) => {
@@ -41,10 +43,10 @@ describe.each(transports)('%s', (transport) => {
     },
   )
 
-  test('X29, Q18: 200 MB against a stalled consumer take little memory, others run on, and resumed the hash agrees', async () => {
+  test(`X29, Q18: ${size / 1e6} MB against a stalled consumer take little memory, others run on, and resumed the hash agrees`, async () => {
     const box = await boxOver(transport)
     const before = process.memoryUsage().rss
-    const execution = await box.exec(['sh', '-c', flood])
+    const execution = await box.exec(['sh', '-c', flood(size)])
     const hash = createHash('sha256')
     execution.on('stdout', (chunk) => hash.update(chunk))
     await until(
@@ -57,7 +59,7 @@ describe.each(transports)('%s', (transport) => {
     expect(execution.exit).toBe(undefined)
     execution.resume()
     expect(await execution.wait()).toMatchObject({ exitCode: 0 })
-    expect(hash.digest('hex')).toBe(hashOfFlood())
+    expect(hash.digest('hex')).toBe(hashOfFlood(size))
   })
 
   test('X30: killing and disposing an execution whose consumer is stalled take effect at once', async () => {
@@ -66,12 +68,10 @@ describe.each(transports)('%s', (transport) => {
       const yes = await box.exec(['yes'])
       yes.on('stdout', () => {})
       yes.pause()
-      const start = performance.now()
       if (how === 'kill') {
         expect(await yes.kill('SIGKILL')).toBe(true)
-        expect(await soon(yes.wait(), 'the end', 5000)).toMatchObject({ signal: 'SIGKILL' })
-      } else await soon(yes[Symbol.asyncDispose](), 'the end', 5000)
-      expect(performance.now() - start).toBeLessThan(5000)
+        expect(await soon(yes.wait(), 'the end')).toMatchObject({ signal: 'SIGKILL' })
+      } else await soon(yes[Symbol.asyncDispose](), 'the end')
       await yes[Symbol.asyncDispose]()
     }
   })
@@ -90,10 +90,9 @@ describe.each(transports)('%s', (transport) => {
 
   test('X32: a process that waits because nobody reads it is warned of by name, and its kill works', async () => {
     const box = await boxOver(transport)
-    const warned = once(process, 'warning')
+    const warned = nextWarning(({ code, message }) => code === 'SLUICEBOX_STALLED' && message.includes('unread'))
     const yes = await box.exec(['yes'], { id: 'unread' })
-    const [warning] = (await soon(warned, 'the warning')) as [Error]
-    expect(warning.message).toContain('unread')
+    const warning = await soon(warned, 'the warning')
     expect(warning.message).toContain(box.id)
     expect(await yes.kill('SIGKILL')).toBe(true)
     expect(await soon(yes.wait(), 'its end')).toMatchObject({ signal: 'SIGKILL' })
@@ -161,19 +160,20 @@ describe.each(transports)('%s', (transport) => {
   test('X36: a background child holding the pipes does not hold back exit, and lives on without SIGPIPE', async () => {
     const box = await boxOver(transport)
     const script =
-      '(trap "" HUP; sleep 1; i=0; while [ $i -lt 200 ]; do echo orphan$i; i=$((i+1)); done; echo done > /tmp/alive; sleep 1000) & echo own'
+      '(trap "" HUP; while [ ! -e /tmp/go ]; do sleep 0.05; done; i=0; while [ $i -lt 200 ]; do echo orphan$i; i=$((i+1)); done; echo done > /tmp/alive; sleep 1000) & echo own'
     const execution = await box.exec(['sh', '-c', script])
     const { stdout, end, order } = hear(execution)
-    const start = performance.now()
-    expect(await soon(end, 'exit', 5000)).toMatchObject({ exitCode: 0 })
-    expect(performance.now() - start).toBeLessThan(4000)
+    // It waits for a word of ours, which comes after the exit only.
+    expect(await soon(end, 'exit')).toMatchObject({ exitCode: 0 })
     expect(textOf(stdout)).toBe('own\n')
     expect(order.at(-1)).toBe('exit')
+    await box.run(['touch', '/tmp/go'])
     await eventually(
       () => box.run(['cat', '/tmp/alive']),
       (answer) => answer.stdout === 'done',
       'the child to have written on',
     )
+    expect(textOf(stdout)).toBe('own\n')
     expect(order.at(-1)).toBe('exit')
   })
 

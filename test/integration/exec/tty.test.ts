@@ -35,7 +35,7 @@ describe.each(transports)('%s', (transport) => {
     const execution = await box.exec(['bash', '-c', script], { tty: true, stdin: 'pipe' })
     await execution.waitForLine('ready')
     await execution.stdin.write(Buffer.from([0x1a]))
-    expect(await execution.waitForLine(/stopped \d+/, { timeoutMs: 10_000 })).toContain('stopped 148')
+    expect(await soon(execution.waitForLine(/stopped \d+/), 'it to stop')).toContain('stopped 148')
   })
 
   test('X12: 0x04 at the start of a line ends cat, and end() acts as that', async () => {
@@ -82,8 +82,10 @@ describe.each(transports)('%s', (transport) => {
   test('X16: disposing hangs up the session: its background jobs get SIGHUP', async () => {
     const box = await boxOver(transport)
     const script = `set -m; sh -c 'trap "echo hup > /tmp/hup; exit" HUP; echo up; while :; do sleep 0.05; done' & wait`
-    const shell = await box.exec(['bash', '-i', '-c', script], { tty: true, stdin: 'pipe' })
-    await shell.waitForLine('up', { timeoutMs: 10_000 })
+    // Not by force: it is the hang-up that is to reach the job.
+    const options = { tty: true, stdin: 'pipe', forceKillAfterMs: 60_000 } as const
+    const shell = await box.exec(['bash', '-i', '-c', script], options)
+    await soon(shell.waitForLine('up'), 'the job')
     await soon(shell[Symbol.asyncDispose](), 'dispose')
     await eventually(
       () => box.run(['cat', '/tmp/hup']),

@@ -104,7 +104,10 @@ test('H3, H8: what a worker brings after it was given up is reclaimed by its typ
     () => door.waitingAtGate(),
   )
   await runtime.close()
-  expect(door.livePayloads()).toBe(live)
+  await until(
+    () => door.livePayloads() === live,
+    () => ({ live, now: door.livePayloads() }),
+  )
   // A stubborn one that was cancelled answers with an error, whose rule is to free it and no more.
   expect(door.reclaimed()).toBe(reclaimed)
 })

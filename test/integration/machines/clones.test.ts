@@ -3,12 +3,12 @@ import { mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { dirname } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Box } from '../../../lib/index.js'
-import { hear, runtimeOver, soon, textOf } from '../../support/boxes.js'
+import { eventually, hear, runtimeOver, soon, textOf } from '../../support/boxes.js'
 import { makeFolder } from '../../support/folder.js'
-import { asMachine, qemuOf } from '../../support/machine.js'
+import { asMachine, BOOT, ORDERLY, qemuOf } from '../../support/machine.js'
 import { openRuntime, rejection } from '../../support/producer.js'
 import { qemuImg } from '../../support/qemu.js'
-import { gone, traceOf } from '../../support/traces.js'
+import { gone, idsIn, type Trace, traceOf } from '../../support/traces.js'
 
 const text = async (box: Box, script: string) => (await box.shell(script, { check: true })).stdout.trim()
 
@@ -32,6 +32,8 @@ test('B19, B44: clones of one memory differ in id, names and random bytes before
   const runtime = runtimeOver('machine')
   const box = await runtime.create()
   await box.shell('head -c 16 /dev/urandom > /dev/null')
+  // A clone that keeps its source's time is decades late.
+  await box.shell('date -s @86400', { check: true })
   const snapshot = await box.snapshot('warm', { memory: true, labels: { purpose: 'test' } })
   expect(snapshot).toMatchObject({ name: 'warm', memory: true, labels: { purpose: 'test' } })
   expect(snapshot.pausedMs).toBeGreaterThan(0)
@@ -46,8 +48,8 @@ test('B19, B44: clones of one memory differ in id, names and random bytes before
     expect(await text(clone, 'hostname')).toBe(clone.id.slice(0, 12))
     const before = Date.now()
     const there = Number(await text(clone, 'date +%s'))
-    expect(there).toBeGreaterThanOrEqual(Math.floor(before / 1000) - 1)
-    expect(there).toBeLessThanOrEqual(Date.now() / 1000 + 1)
+    expect(there).toBeGreaterThanOrEqual(before / 1000 - 60)
+    expect(there).toBeLessThanOrEqual(Date.now() / 1000 + 60)
   }
 })
 
@@ -106,7 +108,7 @@ test('B23: an execution of the source ends in the clone, and its output stays wh
   expect(await clone.executions()).toEqual([])
   expect(await text(clone, 'ps | grep -c "[s]eq 1 300000" || true')).toBe('0')
   const expected = `${Array.from({ length: 300_000 }, (_, i) => i + 1).join('\n')}\nend\n`
-  expect(await soon(counting.wait(), 'the end', 60_000)).toMatchObject({ exitCode: 0 })
+  expect(await soon(counting.wait(), 'the end')).toMatchObject({ exitCode: 0 })
   expect(textOf(heard.stdout) === expected).toBe(true)
 })
 
@@ -147,12 +149,12 @@ test('B22: what a clone lies on outlives the snapshot, the source and the other 
   await other.remove().catch(() => other.remove({ force: true }))
   await clone.shell('echo of the clone >> /root/file')
   const again = await clone.clone({ memory: true, name: 'again' })
-  await clone.restart()
+  await clone.restart(ORDERLY)
   expect(await text(clone, 'cat /root/file')).toBe('of the source\nof the clone')
-  await again.restart()
+  await again.restart(ORDERLY)
   expect(await text(again, 'cat /root/file')).toBe('of the source\nof the clone')
   const { diskPath } = await again.info()
-  await again.stop()
+  await again.stop(ORDERLY)
   expect(await qemuImg('check', '-q', diskPath as string)).toBe('')
 })
 
@@ -166,7 +168,7 @@ test('snapshots of disks alone, of a box that runs and of one that stands, are l
   expect(first.memory).toBe(false)
   await box.shell('echo two > /root/file')
   expect(await rejection(box.snapshot('one'))).toMatchObject({ code: 'SNAPSHOT_EXISTS' })
-  await box.stop()
+  await box.stop(ORDERLY)
   const second = await box.snapshot('two')
   expect(second).toMatchObject({ parent: first.id, pausedMs: 0 })
   expect(await rejection(box.snapshot('three', { memory: true }))).toMatchObject({ code: 'BOX_STATE' })
@@ -177,7 +179,7 @@ test('snapshots of disks alone, of a box that runs and of one that stands, are l
   expect(await rejection(box.clone({ from: 'one', memory: true }))).toMatchObject({ code: 'UNSUPPORTED' })
   await box.snapshots.restore('one')
   expect(box.state).toBe('stopped')
-  await box.start()
+  await box.start(BOOT)
   expect(await text(box, 'cat /root/file')).toBe('one')
   expect(files()).toBe(3)
   await box.snapshots.remove('two')
@@ -186,7 +188,7 @@ test('snapshots of disks alone, of a box that runs and of one that stands, are l
   expect(await box.snapshots.list()).toEqual([])
   expect(await rejection(box.snapshots.remove('one'))).toMatchObject({ code: 'SNAPSHOT_NOT_FOUND' })
   expect(await rejection(box.snapshots.restore('one'))).toMatchObject({ code: 'SNAPSHOT_NOT_FOUND' })
-  await box.restart()
+  await box.restart(ORDERLY)
   expect(await text(box, 'cat /root/file')).toBe('one')
 })
 
@@ -202,7 +204,7 @@ test('a box is restored to a memory: what ran then runs again, and what was done
   await box.snapshots.restore('then')
   expect(await ended).toMatchObject({ code: 'EXEC_LOST' })
   expect(await text(box, 'cat /dev/shm/state /root/state; hostname')).toBe(`then\nthen\n${name}`)
-  await box.restart()
+  await box.restart(ORDERLY)
   expect(await text(box, 'cat /root/state')).toBe('then')
 })
 
@@ -227,7 +229,7 @@ test('B36: disks that have layers of snapshots still move to another base while 
   await runtime.rebase(box, { backing: base, backingFormat: 'raw' })
   const clone = await box.clone({ from: 'two' })
   expect(await text(clone, 'cat /root/file')).toBe('one\ntwo\nthree')
-  await box.restart()
+  await box.restart(ORDERLY)
   expect(await text(box, 'cat /root/file')).toBe('one\ntwo\nthree')
   const older = await box.clone({ from: 'one' })
   expect(await text(older, 'cat /root/file')).toBe('one')
@@ -262,11 +264,11 @@ test('the layers of a disk have an end, and a rebase onto the base that it has m
   }
   expect(error).toMatchObject({ code: 'UNSUPPORTED', hint: expect.stringContaining('runtime.rebase') })
   expect((await box.snapshots.list()).length).toBe(63)
-  await box.start()
+  await box.start(BOOT)
   await box.shell('echo deep > /root/file')
   await runtime.rebase(box, { backing: (options.rootfs as { disk: string }).disk, backingFormat: 'raw' })
   await box.snapshot('more', { memory: true })
-  await box.restart()
+  await box.restart(ORDERLY)
   expect(await text(box, 'cat /root/file')).toBe('deep')
 })
 
@@ -275,31 +277,47 @@ test('B45: of many clones one that fails leaves the others, and nothing of itsel
   const runtime = openRuntime({ home })
   const box = await runtime.create(asMachine())
   await box.snapshot('s', { memory: true })
-  const before = new Set(readdirSync(`${home}/boxes`))
-  const making = box.clone({ from: 's', count: 3 })
-  // The first of them that has a QEMU loses it.
-  let victim: ReturnType<typeof traceOf> | undefined
-  while (!victim) {
-    await new Promise((resolve) => setImmediate(resolve))
-    for (const id of readdirSync(`${home}/boxes`).filter((each) => !before.has(each))) {
-      try {
-        const { pid } = qemuOf({ id })
-        victim ??= traceOf(id)
-        process.kill(pid, 'SIGKILL')
-        break
-      } catch {
-        // It has none yet.
+  const before = new Set(idsIn(home))
+  let ends: PromiseSettledResult<Box>[] = []
+  let victim: Trace | undefined
+  // The blow may fall once its machine is up, which is none of this test's: then once more.
+  for (let round = 0; round < 5 && ends.every(({ status }) => status === 'fulfilled'); round++) {
+    for (const end of ends) if (end.status === 'fulfilled') await end.value.remove({ force: true }).catch(ignore)
+    await eventually(
+      () => idsIn(home),
+      (ids) => ids.every((id) => before.has(id)),
+      'the clones to be gone',
+    )
+    victim = undefined
+    const making = box.clone({ from: 's', count: 3 })
+    let over = false
+    void making.then(() => {
+      over = true
+    })
+    // The first of them that has a QEMU loses it.
+    while (!victim && !over) {
+      await new Promise((resolve) => setImmediate(resolve))
+      for (const id of idsIn(home).filter((each) => !before.has(each))) {
+        try {
+          const [{ pid }, trace] = [qemuOf({ id }), traceOf(id)]
+          process.kill(pid, 'SIGKILL')
+          victim = trace
+          break
+        } catch {
+          // It has none yet.
+        }
       }
     }
+    ends = await making
   }
-  const ends = await making
+  if (!victim) throw new Error('no clone was struck')
   expect(ends.map(({ status }) => status).sort()).toEqual(['fulfilled', 'fulfilled', 'rejected'])
   for (const end of ends) {
     if (end.status === 'fulfilled') expect(await text(end.value, 'echo here')).toBe('here')
     else expect(end.reason).toMatchObject({ code: 'BOX_START' })
   }
-  await gone(victim, home, 5000)
-  expect(readdirSync(`${home}/boxes`).length).toBe(before.size + 2)
+  await gone(victim, home)
+  expect(idsIn(home).length).toBe(before.size + 2)
 })
 
 test('what has no machine, no disk of its own or stands still is refused, with what to do', async () => {
@@ -322,3 +340,39 @@ test('what has no machine, no disk of its own or stands still is refused, with w
 })
 
 const ignore = () => {}
+
+test('create({ rootfs: { snapshot } }): a box that goes on from a snapshot, by its id or as BOX/SNAPSHOT, and a pool of them', async () => {
+  const runtime = runtimeOver('machine')
+  const box = await runtime.create({ name: 'warm' })
+  const daemon = `setsid sh -c 'echo $$ > /dev/shm/pid; exec sleep 10000' > /dev/null 2>&1 &`
+  const ready = 'while [ ! -s /dev/shm/pid ]; do sleep 0.05; done'
+  await box.shell(`echo warm > /root/state; sync; ${daemon} ${ready}`, { check: true })
+  const { id } = await box.snapshot('ready', { memory: true })
+  const rootfs = { snapshot: id }
+  const one = await runtime.create({ rootfs, labels: { made: 'from it' }, env: { GREETING: 'hello' } })
+  expect(await one.info()).toMatchObject({ rootfs, labels: { made: 'from it' } })
+  expect(await text(one, 'cat /root/state; kill -0 $(cat /dev/shm/pid) && echo runs; echo $GREETING')).toBe(
+    'warm\nruns\nhello',
+  )
+  const pool = await runtime.pool({ rootfs: { snapshot: 'warm/ready' }, size: 1 })
+  const two = await pool.acquire()
+  expect(await text(two, 'cat /root/state')).toBe('warm')
+  await pool.close()
+  const disks = await runtime.create({ rootfs: { ...rootfs, memory: false }, name: 'cold', ifExists: 'reuse' })
+  expect(await text(disks, 'cat /root/state; ls /dev/shm')).toBe('warm')
+  expect(await runtime.create({ rootfs: { ...rootfs, memory: false }, name: 'cold', ifExists: 'reuse' })).toBe(disks)
+  const refused = (options: object) => rejection(runtime.create({ rootfs, ...options } as never))
+  expect(await refused({ name: 'cold', ifExists: 'reuse' })).toMatchObject({ code: 'BOX_EXISTS' })
+  for (const options of [{ memory: '512M' }, { vcpus: 2 }, { disks: [] }, { storage: '2G' }, { maxProcesses: 10 }])
+    expect(await refused(options)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: Object.keys(options)[0] })
+  expect(await refused({ isolation: 'namespace' })).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    argument: 'rootfs.snapshot',
+  })
+  for (const snapshot of ['ready', 'warm/none', '0'.repeat(24)])
+    expect(await refused({ rootfs: { snapshot } })).toMatchObject({ code: 'SNAPSHOT_NOT_FOUND' })
+  expect(await refused({ rootfs: { snapshot: 'none/ready' } })).toMatchObject({ code: 'BOX_NOT_FOUND' })
+  // What it was made from need not be there any more.
+  await runtime.remove('warm', { force: true })
+  expect(await text(one, 'cat /root/state')).toBe('warm')
+})

@@ -112,7 +112,8 @@ test('Q12: a completion behind four flooded lanes is dispatched after one record
   expect(posted).toBe(true)
   // Those of the batch in hand, and those that stood before it in the queue.
   expect(between).toBeLessThanOrEqual(2 * 4)
-  expect(runtime.stats().drain.passes - passes).toBeLessThanOrEqual(5)
+  // A pass that ran out of its time may have dispatched one alone.
+  expect(runtime.stats().drain.passes - passes).toBeLessThanOrEqual(2 * 4 + 1)
 })
 
 test.each([1, 2])(
