@@ -198,18 +198,29 @@ Status QemuBoot::await_exit() {
   Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
   while (TRY(walls.next()).header.type != Type::kExited) {
   }
-  runs_.reset();
-  parts_.reset();
-  agent_.reset();
+  forget_qemu();
   return ok_status();
 }
 
 Status QemuBoot::take_back() {
   if (!runs_) return ok_status();
   Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
-  TRY(walls.send({.type = Type::kKill, .channel = *runs_, .request = 1},
-                 protocol::encode(protocol::Kill{.signal = SIGKILL})));
-  return await_exit();
+  const auto kill = protocol::encode(protocol::Kill{.signal = SIGKILL});
+  TRY(walls.send({.type = Type::kKill, .channel = *runs_, .request = 1}, kill));
+  // It may have ended by itself meanwhile: its end and the answer come in any order.
+  for (bool exited = false, answered = false; !exited || !answered;) {
+    const Type said = TRY(walls.next()).header.type;
+    exited |= said == Type::kExited;
+    answered |= said == Type::kKilled;
+  }
+  forget_qemu();
+  return ok_status();
+}
+
+void QemuBoot::forget_qemu() {
+  runs_.reset();
+  parts_.reset();
+  agent_.reset();
 }
 
 // ---------- QMP ----------
@@ -241,7 +252,8 @@ Result<Status> QemuBoot::save(const UniqueFd& state, const std::function<Status(
   if (saved.ok()) saved = meanwhile();
   TRY(cancel_.check());
   TRY(qmp.execute("cont"));
-  TRY(guest.send({.type = Type::kThaw}, {}));
+  // Greeted as a copy would be: what it draws at random from here on is not in what was written.
+  TRY(meet_guest());
   return saved;
 }
 

@@ -78,6 +78,7 @@ class QemuBoot {
   QmpDialogue dialogue();
   static Status write_state(QmpDialogue& qmp, const UniqueFd& state);
   Status await_exit();
+  void forget_qemu();
   Conversation guest();
   Status hear_walls();
 

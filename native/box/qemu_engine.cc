@@ -52,6 +52,8 @@ protocol::Launch walls_of(const BoxRecord& record, bool maps) {
 // ---------- templates ----------
 // A boot from one takes a fraction of this; one that hangs leaves time for another.
 constexpr std::chrono::seconds kTrial{15};
+// What is left of a boot's time when its machine is written down: that may take long on a slow disk.
+constexpr std::chrono::seconds kSaving{30};
 constexpr const char* kAside = ".fresh";
 constexpr const char* kBooted = ".booted";
 
@@ -68,9 +70,10 @@ Status lay_in(const Templates::Entry& entry, const BoxRecord& record, int direct
     const std::string& overlay = record.disks[i].overlay;
     if (!overlay.empty()) TRY(Templates::copy_disk(entry, i, directory, overlay + kBooted));
   }
+  // At any moment there is one of that name, and the box starts from it.
   for (const DiskRecord& disk : record.disks) {
     if (disk.overlay.empty()) continue;
-    if (::renameat(directory, disk.overlay.c_str(), directory, (disk.overlay + kAside).c_str()) != 0 ||
+    if (::linkat(directory, disk.overlay.c_str(), directory, (disk.overlay + kAside).c_str(), 0) != 0 ||
         ::renameat(directory, (disk.overlay + kBooted).c_str(), directory, disk.overlay.c_str()) != 0)
       return os_error(errno, "cannot put a template's disk in place", disk.overlay);
   }
@@ -247,7 +250,7 @@ Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held,
     if (remembers) return go_on(*boot, *origin.memory, disks);
     TRY(boot->start_qemu(files.kernel.get(), files.initrd.get(), disks));
     TRY(boot->meet_guest());
-    const bool hurried = deadline - std::chrono::steady_clock::now() < kTrial;
+    const bool hurried = deadline - std::chrono::steady_clock::now() < kSaving;
     return of && !hurried ? keep(*boot, *origin.templates, *of, record, directory.get()) : ok_status();
   };
   if (Status done = bring_up(); !done.ok()) {

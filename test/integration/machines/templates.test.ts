@@ -1,5 +1,14 @@
 // Machines that have just booted, kept by what they are made of: the next like box goes on from one, and nobody can tell.
-import { copyFileSync, existsSync, openSync, readdirSync, readFileSync, utimesSync, writeSync } from 'node:fs'
+import {
+  copyFileSync,
+  existsSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  utimesSync,
+  writeFileSync,
+  writeSync,
+} from 'node:fs'
 import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Box } from '../../../lib/index.js'
@@ -59,6 +68,25 @@ test('B24: with a damaged template, or one of a base that is another now, the bo
   utimesSync(disk, now, now)
   expect(wentOn(await create())).toBe(false)
   expect(kept(templates)).toHaveLength(2)
+})
+
+test('B24: with a template that QEMU cannot read, the box boots in the walls that it has', async () => {
+  const templates = newFolder()
+  const runtime = runtimeOver('machine', { templates })
+  await runtime.create()
+  const [key = ''] = kept(templates)
+  await runtime.create({ memory: '160M' })
+  const other = kept(templates).find((name) => name !== key) ?? ''
+  // Whole by its digest, and of another machine.
+  const record = (name: string) => JSON.parse(readFileSync(join(templates, name, 'template.json'), 'utf8'))
+  copyFileSync(join(templates, other, 'state'), join(templates, key, 'state'))
+  const mixed = { ...record(key), state: record(other).state }
+  writeFileSync(join(templates, key, 'template.json'), JSON.stringify(mixed))
+  const box = await runtimeOver('machine', { templates }).create()
+  expect(wentOn(box)).toBe(false)
+  expect((await box.run(['echo', 'runs'])).stdout).toBe('runs')
+  expect(record(key).id).not.toBe(mixed.id)
+  expect(wentOn(await runtimeOver('machine', { templates }).create())).toBe(true)
 })
 
 test('B25: boxes made at once make one template, and templates: false makes none', async () => {
