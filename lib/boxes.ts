@@ -201,7 +201,12 @@ export class Boxes {
     above: Above,
     name = 'create',
   ): Promise<Box> {
-    return this.#make(name, 'box.create', { ...request, templates: this.#templates }, signal, onProgress, above)
+    return this.#make(name, 'box.create', this.#withTemplates(request), signal, onProgress, above)
+  }
+
+  /** Only machines have some. */
+  #withTemplates(request: CreateSettings['request']): object {
+    return request.isolation === 'vm' ? { ...request, templates: this.#templates } : request
   }
 
   async #make(
@@ -239,7 +244,7 @@ export class Boxes {
       signal,
       onProgress,
       abortGraceMs: 0,
-      request: { ...request, start: false, home: this.#path },
+      request: { ...this.#withTemplates(request), start: false, home: this.#path },
       adopt: (value: unknown) => {
         const opened = value as Opened
         reused = opened.reused === true
@@ -338,7 +343,12 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
   const isolations = request.isolation === record.isolation ? [] : ['isolation']
   // The rest is the snapshot's.
   if (wanted.snapshot || had.snapshot)
-    return [...isolations, ...(isDeepStrictEqual(wanted.snapshot, had.snapshot) ? [] : ['rootfs']), ...configs]
+    return [
+      ...isolations,
+      ...(isDeepStrictEqual(wanted.snapshot, had.snapshot) ? [] : ['rootfs']),
+      ...(request.ephemeral === record.ephemeral ? [] : ['ephemeral']),
+      ...configs,
+    ]
   const plain = ['ephemeral', 'memory', 'vcpus', 'maxProcesses', 'storage'] as const
   return [
     ...isolations,

@@ -85,6 +85,7 @@ export function readCreateBox(value: unknown, isolationHere: Isolation): CreateS
     throw bad(op, 'ephemeral', 'a name for a box that is to stay', options.ephemeral)
   const ifExists = readChoice(op, 'ifExists', options.ifExists, ['error', 'reuse', 'replace'])
   if (ifExists !== undefined && name === undefined) throw bad(op, 'ifExists', 'a name beside it', ifExists)
+  refuseReplacingItsOwn(op, options)
   const root = isolation === 'vm' ? readMachine(op, options) : readNamespaces(op, options)
   const config: BoxConfig = {
     env: readEnv(op, options.env, false) as Record<string, string>,
@@ -200,6 +201,13 @@ function readSharedRoot(op: string, value: unknown): BoxRecord['rootfs'] {
     if (key === 'disk' || key === 'snapshot') throw bad(op, `rootfs.${key}`, `isolation: 'vm' beside it`, named)
   const { directory } = readOptions(op, value, ['directory'], 'rootfs')
   return { kind: 'directory', path: readAbsolute(op, 'rootfs.directory', directory) }
+}
+
+/** A box goes with its snapshots, and the one that is replaced goes first. */
+function refuseReplacingItsOwn(op: string, { rootfs, ifExists }: Record<string, unknown>): void {
+  if (ifExists !== 'replace' || typeof rootfs !== 'object' || rootfs === null || !('snapshot' in rootfs)) return
+  const instead = `'error' or 'reuse' beside rootfs.snapshot, which may be the replaced box's own: box.snapshots.restore() goes back to one`
+  throw bad(op, 'ifExists', instead, ifExists)
 }
 
 /** Given with a snapshot, these would be of another machine than the one that was kept. */

@@ -57,7 +57,8 @@ void remove_ended(const box::Home& home, const std::string& id) {
   const auto deadline = box::Clock::now() + kDying;
   while (true) {
     const Status removed = home.remove(id);
-    if (removed.ok() || removed.error().code != ErrorCode::kInUse || box::Clock::now() >= deadline) return;
+    if (removed.ok() || box::Clock::now() >= deadline) return;
+    if (removed.error().code != ErrorCode::kInUse && removed.error().os_error != EBUSY) return;
     std::this_thread::sleep_for(kLook);
   }
 }
@@ -209,6 +210,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     // Held, so that nobody takes it for one that was left behind.
     open->held = std::move(added->held);
     open->memory = std::move(memory);
+    if (!request.from && !request.named) open->templates = request.templates;
     return done(std::move(made));
   }
   ground->reactor->post([open] { [[maybe_unused]] const Status begun = open->box->begin_start(); });
@@ -250,16 +252,18 @@ void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<O
     if (Status begun = open->box->begin_start(); !begun.ok()) return done(std::move(begun));
     ground->on_worker(operation, [=] {
       std::optional<box::Home::Held> held;
+      std::optional<box::Templates> templates;
       {
         const MutexLock turn(open->box->layers_turn());
         held = std::exchange(open->held, std::nullopt);
+        if (const auto path = std::exchange(open->templates, std::nullopt); path && held) templates.emplace(*path);
       }
       // It goes on from there once: a machine that got as far as to write to its disks has left that moment.
       const auto memory = std::exchange(open->memory, std::nullopt);
+      const box::Origin origin{.memory = memory ? &*memory : nullptr, .templates = templates ? &*templates : nullptr};
       const auto result = std::make_shared<Result<box::LaunchedBox>>(
-          open->box->launch_on_worker(std::move(held), {.memory = memory ? &*memory : nullptr}, operation->cancel(),
-                                      box::Clock::now() + boot_timeout));
-      if (memory) retire_later(ground, box::kTemplateAge);
+          open->box->launch_on_worker(std::move(held), origin, operation->cancel(), box::Clock::now() + boot_timeout));
+      if (memory || templates) retire_later(ground, box::kTemplateAge);
       ground->reactor->post([=] { done(open->box->finish_start(std::move(*result))); });
     });
   });

@@ -30,6 +30,8 @@ class OpenBox final : public box::BoxListener {
   std::optional<box::Home::Held> held;
   // What its next start goes on from. A worker's, one at a time.
   std::optional<box::MemoryImage> memory;
+  // Where its first start may find a machine like it. With `held`.
+  std::optional<std::string> templates;
   box::IsHeld is_held() const {
     return [this] { return held.has_value(); };
   }

@@ -10,6 +10,7 @@
 #include "agent/console.h"
 #include "agent/file_systems.h"
 #include "agent/guest.h"
+#include "agent/machine_identity.h"
 #include "protocol/messages.h"
 
 namespace sluicebox::agent {
@@ -149,7 +150,9 @@ bool Session::machine(const Message& message) {
   shared_.standing = made.ok();
   if (made.ok()) {
     shared_.launcher.renew_null();
-    outbox_.send(Type::kMachineReady, 0, message.header.request);
+    const bool own_identity = check_identity(machine.value()).ok();
+    outbox_.send(Type::kMachineReady, 0, message.header.request,
+                 encode(protocol::MachineReady{.own_identity = own_identity}));
     return true;
   }
   const auto os_error = static_cast<std::uint32_t>(made.error().os_error);
@@ -203,6 +206,8 @@ bool Session::shut_down(const Message& message) {
 bool Session::spawn(const Message& message) {
   const auto [channel, request] = std::pair(message.header.channel, message.header.request);
   auto spawn = protocol::decode_spawn(message.payload);
+  // One that is over is forgotten at the end of the turn only, and its channel may be asked for before.
+  std::erase_if(executions_, [channel](const auto& entry) { return entry.first == channel && entry.second->over(); });
   if (!spawn.ok() || channel == 0 || executions_.contains(channel)) return false;
   if (descriptors_.size() != passed_count(*spawn)) return false;
   if (shared_.ending || !shared_.standing) {

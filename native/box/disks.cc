@@ -168,7 +168,7 @@ Result<std::vector<DiskRecord>> make_disks(const BoxSpec& spec, const std::strin
 
 Result<std::vector<OpenDisk>> open_disks(const BoxRecord& record, const std::string& directory,
                                          const PathPolicy& policy) {
-  if (record.disks.size() != record.spec.disks.size())
+  if (record.disks.empty() || record.disks.size() != record.spec.disks.size())
     return Error(ErrorCode::kBoxStart, "the box's disks were never made: remove it and make it again");
   NoProgress progress;
   CancelToken cancel;  // of its own: what is made here is a step of something larger

@@ -175,7 +175,10 @@ Result<LaunchedBox> NamespaceEngine::launch(const BoxRecord& record, Home::Held 
 }
 
 Status NamespaceEngine::try_out() {
-  std::string path = (std::filesystem::temp_directory_path() / "sluicebox-try-XXXXXX").string();
+  std::error_code none;
+  const std::filesystem::path temporary = std::filesystem::temp_directory_path(none);
+  if (none) return os_error(none.value(), "cannot find the directory for temporary files");
+  std::string path = (temporary / "sluicebox-try-XXXXXX").string();
   if (::mkdtemp(path.data()) == nullptr) return os_error(errno, "cannot make a directory", path);
   const auto tried = [&]() -> Status {
     const Home home = TRY(Home::open(path));

@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <sys/random.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <array>
@@ -40,6 +41,18 @@ Result<std::pair<UniqueFd, UniqueFd>> stream_pair() {
   return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
 }
 
+// Of a root that nobody may write to.
+std::uint64_t layer_bytes(const BoxRecord& record) {
+  return record.spec.disks[0].mode == DiskMode::kReadonly ? record.spec.memory_bytes.value / 2 : 0;
+}
+
+// When the file, its name or its owner were changed last, which nobody can set.
+std::int64_t change_of(const UniqueFd& file) {
+  struct stat facts{};
+  if (::fstat(file.get(), &facts) != 0) return 0;
+  return std::int64_t{facts.st_ctim.tv_sec} * 1'000'000'000 + facts.st_ctim.tv_nsec;
+}
+
 Result<protocol::Machine> machine_of(const BoxRecord& record) {
   protocol::Machine machine;
   machine.hostname = record.id.substr(0, 12);
@@ -49,7 +62,7 @@ Result<protocol::Machine> machine_of(const BoxRecord& record) {
     return os_error(errno, "cannot get random bytes");
   machine.root_serial = disk_serial(0);
   machine.root_readonly = record.spec.disks[0].mode == DiskMode::kReadonly;
-  machine.layer_bytes = machine.root_readonly ? record.spec.memory_bytes.value / 2 : 0;
+  machine.layer_bytes = layer_bytes(record);
   machine.processes = record.spec.processes.value;
   timespec now{};
   ::clock_gettime(CLOCK_REALTIME, &now);
@@ -88,15 +101,26 @@ QemuPlan machine_plan(const BoxRecord& record, const std::vector<OpenDisk>& disk
 Ingredients ingredients_of(const BoxRecord& record, const std::vector<OpenDisk>& disks, const std::string& boot_files,
                            const std::string& qemu) {
   Passed passed;
+  QemuPlan plan = machine_plan(record, disks, passed);
+  // It boots, so the kernel's own command line is part of it.
+  plan.kernel = plan.initrd = 0;
   json of = {{"boot", boot_files},
              {"qemu", qemu},
-             {"command", qemu_command(machine_plan(record, disks, passed))},
+             {"command", qemu_command(plan)},
              {"processes", record.spec.processes.value},
+             {"layer", layer_bytes(record)},
              {"disks", json::array()}};
   for (std::size_t i = 0; i < disks.size(); ++i) {
     json bases = json::array();
     for (const FileFacts& base : record.disks[i].bases) bases.push_back(facts_to_json(base));
-    of["disks"].push_back({{"size", disks[i].size}, {"overlay", record.disks[i].overlay}, {"bases", std::move(bases)}});
+    // A file that was made anew can have all that a record notes, but not this.
+    json changes = json::array();
+    for (std::size_t layer = record.disks[i].overlay.empty() ? 0 : 1; layer < disks[i].layers.size(); ++layer)
+      changes.push_back(change_of(disks[i].layers[layer].file));
+    of["disks"].push_back({{"size", disks[i].size},
+                           {"overlay", record.disks[i].overlay},
+                           {"bases", std::move(bases)},
+                           {"changes", std::move(changes)}});
   }
   return {.text = of.dump(-1, ' ', false, json::error_handler_t::replace),
           .time_stamp_khz = time_stamp_khz().value_or(0)};
@@ -181,11 +205,10 @@ Status QemuBoot::spawn_qemu(std::uint32_t channel, QemuPlan& plan, Passed& passe
   Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
   TRY(walls.send({.type = Type::kSpawn, .channel = channel, .request = 1}, protocol::encode(spawn),
                  passed.with_output(their_messages.get())));
+  runs_ = channel;
   const protocol::Message answer = TRY(walls.next());
-  if (answer.header.type == Type::kSpawned) {
-    runs_ = channel;
-    return ok_status();
-  }
+  if (answer.header.type == Type::kSpawned) return ok_status();
+  runs_.reset();
   if (answer.header.type != Type::kSpawnFailed) return Error(ErrorCode::kInternal, "QEMU's spawn was answered oddly");
   const protocol::SpawnFailed failed = TRY(protocol::decode_spawn_failed(answer.payload));
   Error error = os_error(static_cast<int>(failed.os_error), "cannot start QEMU", kQemuProgram);
@@ -202,15 +225,15 @@ Status QemuBoot::await_exit() {
   return ok_status();
 }
 
-Status QemuBoot::take_back() {
+Status QemuBoot::take_back(Deadline deadline) {
   if (!runs_) return ok_status();
-  Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline_);
+  Conversation walls(walls_.session, "the namespaces around QEMU", cancel_, deadline);
   const auto kill = protocol::encode(protocol::Kill{.signal = SIGKILL});
   TRY(walls.send({.type = Type::kKill, .channel = *runs_, .request = 1}, kill));
-  // It may have ended by itself meanwhile: its end and the answer come in any order.
+  // It may have ended by itself meanwhile, or may never have come to be: that and the answer come in any order.
   for (bool exited = false, answered = false; !exited || !answered;) {
     const Type said = TRY(walls.next()).header.type;
-    exited |= said == Type::kExited;
+    exited |= said == Type::kExited || said == Type::kSpawnFailed;
     answered |= said == Type::kKilled;
   }
   forget_qemu();
@@ -224,8 +247,8 @@ void QemuBoot::forget_qemu() {
 }
 
 // ---------- QMP ----------
-QmpDialogue QemuBoot::dialogue() {
-  return {parts_->qmp.get(), walls_.session.get(), [this] { return hear_walls(); }, cancel_, deadline_};
+QmpDialogue QemuBoot::dialogue(Deadline deadline) {
+  return {parts_->qmp.get(), walls_.session.get(), [this] { return hear_walls(); }, cancel_, deadline};
 }
 
 // Whole when this returns.
@@ -235,12 +258,12 @@ Status QemuBoot::write_state(QmpDialogue& qmp, const UniqueFd& state) {
   return qmp.await_migration();
 }
 
-Result<Status> QemuBoot::save(const UniqueFd& state, const std::function<Status()>& meanwhile) {
+Result<Status> QemuBoot::save(const UniqueFd& state, const std::function<Status()>& meanwhile, Deadline deadline) {
   Conversation guest = this->guest();
   TRY(guest.send({.type = Type::kFreeze, .request = 1}, protocol::encode(protocol::Freeze{})));
   if (TRY(guest.next()).header.type != Type::kFrozen)
     return Error(ErrorCode::kBoxStart, "the guest's agent answered oddly");
-  QmpDialogue qmp = dialogue();
+  QmpDialogue qmp = dialogue(deadline);
   TRY(qmp.greet());
   TRY(allow(qmp, {"events"}));
   TRY(qmp.execute("migrate-set-parameters", {{"max-bandwidth", kUnboundedBandwidth}}));
@@ -279,7 +302,10 @@ Status QemuBoot::meet_guest() {
   const protocol::Machine machine = TRY(machine_of(record_));
   TRY(guest.send({.type = Type::kMachine, .request = 1}, protocol::encode(machine)));
   const protocol::Message answer = TRY(guest.next());
-  if (answer.header.type == Type::kMachineReady) return ok_status();
+  if (answer.header.type == Type::kMachineReady) {
+    own_identity_ = TRY(protocol::decode_machine_ready(answer.payload)).own_identity;
+    return ok_status();
+  }
   if (answer.header.type != Type::kMachineFailed)
     return Error(ErrorCode::kBoxStart, "the guest's agent answered oddly");
   const protocol::MachineFailed failed = TRY(protocol::decode_machine_failed(answer.payload));

@@ -63,19 +63,22 @@ class QemuBoot {
   Status go_on_from(const Template& from, const std::vector<OpenDisk>& disks);
   // It is told what it is only once it listens: the time of day is then as long under way as a message.
   Status meet_guest();
+  // Of a guest that was met: whether a copy of it could become another machine.
+  bool can_be_copied() const { return own_identity_; }
   // What the guest has become is written to `state`; while it stands still, `meanwhile` may look at its disks. An error
-  // in the result: neither was of use. Another: the guest may not run any more.
-  Result<Status> save(const UniqueFd& state, const std::function<Status()>& meanwhile);
+  // in the result: neither was of use. Another: the guest may not run any more. In this time.
+  Result<Status> save(const UniqueFd& state, const std::function<Status()>& meanwhile, Deadline deadline);
   // What the failure of a boot has to say beside itself.
   Error explain(Error why);
   // A boot that came to nothing: QEMU is gone when this returns, and another can be made in the same walls.
-  Status take_back();
+  Status take_back(Deadline deadline);
   void finish(LaunchedBox& box);
 
  private:
   QemuPlan plan_of(const std::vector<OpenDisk>& disks, Passed& passed) const;
   Status spawn_qemu(std::uint32_t channel, QemuPlan& plan, Passed& passed);
-  QmpDialogue dialogue();
+  QmpDialogue dialogue(Deadline deadline);
+  QmpDialogue dialogue() { return dialogue(deadline_); }
   static Status write_state(QmpDialogue& qmp, const UniqueFd& state);
   Status await_exit();
   void forget_qemu();
@@ -87,7 +90,8 @@ class QemuBoot {
   const CancelToken& cancel_;
   const Deadline deadline_;
   const char* phase_ = "prepare";
-  std::optional<std::uint32_t> runs_;  // the walls' execution that is QEMU
+  std::optional<std::uint32_t> runs_;  // the walls' execution that is QEMU, or is about to be
+  bool own_identity_ = true;
   std::optional<MachineParts> parts_;
   protocol::FrameLink agent_;
 };

@@ -52,15 +52,27 @@ protocol::Launch walls_of(const BoxRecord& record, bool maps) {
 // ---------- templates ----------
 // A boot from one takes a fraction of this; one that hangs leaves time for another.
 constexpr std::chrono::seconds kTrial{15};
-// What is left of a boot's time when its machine is written down: that may take long on a slow disk.
-constexpr std::chrono::seconds kSaving{30};
+// To write it down, on a slow disk; and what must be left then, for another boot.
+constexpr std::chrono::seconds kSaving{10};
+constexpr std::chrono::seconds kReserve{15};
+// Read into this process's memory at once.
+constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 30;
 constexpr const char* kAside = ".fresh";
 constexpr const char* kBooted = ".booted";
 
 // Of a machine whose root its disks hold as they were named: what is made for the box alone is like no other's.
-bool has_like_ones(const BoxRecord& record) {
-  return !record.spec.directory && std::none_of(record.spec.disks.begin(), record.spec.disks.end(),
-                                                [](const DiskSpec& disk) { return disk.mode == DiskMode::kDirect; });
+// Nor is a machine whose memory would take longer to read than to boot, or whose clock nothing is known of.
+bool has_like_ones(const BoxRecord& record, const std::vector<OpenDisk>& disks) {
+  const auto is_direct = [](const DiskSpec& disk) { return disk.mode == DiskMode::kDirect; };
+  const auto is_file = [](const OpenLayer& layer) {
+    struct stat facts{};
+    return ::fstat(layer.file.get(), &facts) == 0 && S_ISREG(facts.st_mode);
+  };
+  return !record.spec.directory && record.spec.memory_bytes.value <= kMostMemory && time_stamp_khz().has_value() &&
+         std::none_of(record.spec.disks.begin(), record.spec.disks.end(), is_direct) &&
+         std::all_of(disks.begin(), disks.end(), [&](const OpenDisk& disk) {
+           return std::all_of(disk.layers.begin(), disk.layers.end(), is_file);
+         });
 }
 
 // The overlays as the template has them take the place of the box's own, which are put aside.
@@ -167,7 +179,7 @@ Status QemuEngine::go_on(QemuBoot& boot, const MemoryImage& memory, const std::v
     MutexLock lock(kept->making);
     if (!kept->ready) {
       if (!memory.digest.empty() && TRY(digest_of(memory.state.get())) != memory.digest)
-        return Error(ErrorCode::kIo, "a machine's memory is not what was written to it");
+        return Error(ErrorCode::kImageCorrupt, "a machine's memory is not what was written to it");
       kept->ready = std::make_shared<const Template>(TRY(boot.make_template(memory, disks)));
     }
     from = kept->ready;
@@ -176,10 +188,12 @@ Status QemuEngine::go_on(QemuBoot& boot, const MemoryImage& memory, const std::v
   return boot.meet_guest();
 }
 
-// The machine that has just booted becomes the template of those like it. That this could not be is nobody's trouble.
+// The machine that has just booted becomes the template of those like it. That this could not be is nobody's trouble;
+// an error: the machine may be lost.
 Status QemuEngine::keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
                         int directory) {
-  auto begun = templates.make(of);
+  if (!boot.can_be_copied()) return ok_status();
+  auto begun = templates.make(of, record.spec.memory_bytes.value);
   if (!begun.ok() || !begun.value()) return ok_status();
   Templates::Making& making = *begun.value();
   const auto state = making.state();
@@ -193,7 +207,7 @@ Status QemuEngine::keep(QemuBoot& boot, const Templates& templates, const Ingred
     }
     return ok_status();
   };
-  Status saved = TRY(boot.save(state.value(), copy_disks));
+  Status saved = TRY(boot.save(state.value(), copy_disks, std::chrono::steady_clock::now() + kSaving));
   if (saved.ok()) saved = making.finish(of);
   return ok_status();
 }
@@ -201,15 +215,27 @@ Status QemuEngine::keep(QemuBoot& boot, const Templates& templates, const Ingred
 // Nothing: the template was of no use, and the machine has to boot by itself.
 std::optional<Status> QemuEngine::go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
                                              const BoxRecord& record, const std::string& directory,
-                                             const CancelToken& cancel) {
+                                             const CancelToken& cancel, Deadline deadline) {
   const MemoryImage memory{
       .snapshot = entry.id, .qemu = means().identity, .state = std::move(entry.state), .digest = entry.state_digest};
   const auto disks = open_disks(record, directory, *policy_);
   Status done = disks.ok() ? go_on(boot, memory, disks.value()) : Status(disks.error());
   if (done.ok() || cancel.cancelled()) return done;
   templates.drop(entry);
-  if (Status back = boot.take_back(); !back.ok()) return back;
+  // One that was damaged is made anew; what was whole and did not work would not the next time.
+  if (done.error().code != ErrorCode::kImageCorrupt) give_up_on(entry.key);
+  if (Status back = boot.take_back(deadline); !back.ok()) return back;
   return std::nullopt;
+}
+
+void QemuEngine::give_up_on(const std::string& key) {
+  MutexLock lock(mutex_);
+  hopeless_.insert(key);
+}
+
+bool QemuEngine::is_hopeless(const std::string& key) {
+  MutexLock lock(mutex_);
+  return hopeless_.contains(key);
 }
 
 Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const Origin& origin,
@@ -226,9 +252,12 @@ Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held,
   const std::vector<OpenDisk> disks = TRY(open_disks(record, path, *policy_));
   std::optional<Ingredients> of;
   std::optional<Templates::Entry> entry;
-  if (!remembers && origin.templates != nullptr && has_like_ones(record)) {
+  // What a process that was killed in the midst of a trial left.
+  lay_out(record, directory.get(), false);
+  if (!remembers && origin.templates != nullptr && has_like_ones(record, disks)) {
     of = ingredients_of(record, disks, files.digests, means().identity);
-    entry = origin.templates->find(*of);
+    if (is_hopeless(of->key())) of.reset();
+    if (of) entry = origin.templates->find(*of);
     if (entry && !lay_in(*entry, record, directory.get()).ok()) {
       lay_out(record, directory.get(), true);
       origin.templates->drop(*entry);
@@ -242,16 +271,28 @@ Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held,
   const auto bring_up = [&]() -> Status {
     if (entry) {
       boot.emplace(record, box, cancel, std::min(deadline, std::chrono::steady_clock::now() + kTrial));
-      auto done = go_on_from(*boot, *origin.templates, *std::move(entry), record, path, cancel);
+      auto done = go_on_from(*boot, *origin.templates, *std::move(entry), record, path, cancel, deadline);
       lay_out(record, directory.get(), !done);
       if (done) return *std::move(done);
     }
-    boot.emplace(record, box, cancel, deadline);
-    if (remembers) return go_on(*boot, *origin.memory, disks);
-    TRY(boot->start_qemu(files.kernel.get(), files.initrd.get(), disks));
-    TRY(boot->meet_guest());
-    const bool hurried = deadline - std::chrono::steady_clock::now() < kSaving;
-    return of && !hurried ? keep(*boot, *origin.templates, *of, record, directory.get()) : ok_status();
+    const auto boot_up = [&]() -> Status {
+      boot.emplace(record, box, cancel, deadline);
+      TRY(boot->start_qemu(files.kernel.get(), files.initrd.get(), disks));
+      return boot->meet_guest();
+    };
+    if (remembers) {
+      boot.emplace(record, box, cancel, deadline);
+      return go_on(*boot, *origin.memory, disks);
+    }
+    TRY(boot_up());
+    const bool hurried = deadline - std::chrono::steady_clock::now() < kSaving + kReserve;
+    if (!of || hurried || is_hopeless(of->key())) return ok_status();
+    Status kept = keep(*boot, *origin.templates, *of, record, directory.get());
+    if (kept.ok() || cancel.cancelled()) return kept;
+    // It did not outlive that. Another boots, and is let be.
+    give_up_on(of->key());
+    TRY(boot->take_back(deadline));
+    return boot_up();
   };
   if (Status done = bring_up(); !done.ok()) {
     Error why = boot->explain(std::move(done).error());

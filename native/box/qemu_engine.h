@@ -6,6 +6,7 @@
 #include <map>
 #include <memory>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -52,7 +53,11 @@ class QemuEngine final : public Engine {
   static Status keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
                      int directory);
   std::optional<Status> go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
-                                   const BoxRecord& record, const std::string& directory, const CancelToken& cancel);
+                                   const BoxRecord& record, const std::string& directory, const CancelToken& cancel,
+                                   std::chrono::steady_clock::time_point deadline);
+  // Templates of this kind did not work here.
+  void give_up_on(const std::string& key) EXCLUDES(mutex_);
+  bool is_hopeless(const std::string& key) EXCLUDES(mutex_);
   Result<BootFiles> boot_files() EXCLUDES(mutex_);
 
   const std::string programs_;
@@ -61,6 +66,7 @@ class QemuEngine final : public Engine {
   Mutex mutex_;
   BootFiles files_ GUARDED_BY(mutex_);
   std::map<std::string, std::shared_ptr<Kept>> templates_ GUARDED_BY(mutex_);
+  std::set<std::string> hopeless_ GUARDED_BY(mutex_);
 };
 
 }  // namespace sluicebox::box

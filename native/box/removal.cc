@@ -18,7 +18,7 @@ namespace sluicebox::box {
 
 namespace {
 
-constexpr std::chrono::seconds kDying{30};
+constexpr std::chrono::seconds kDying{2};
 constexpr std::chrono::milliseconds kLook{5};
 constexpr int kMaxDepth = 4096;  // far past any path that a program can make by mkdir -p
 

@@ -1,14 +1,17 @@
 #include "box/templates.h"
 
 #include <fcntl.h>
+#include <linux/magic.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -27,6 +30,8 @@ using nlohmann::json;
 constexpr int kTemplateVersion = 1;
 constexpr std::size_t kMostJson = std::size_t{1} << 20;
 constexpr std::size_t kCopyChunk = std::size_t{1} << 20;
+// What others may need of a disk meanwhile.
+constexpr std::uint64_t kSpared = std::uint64_t{1} << 30;
 constexpr const char* kTemplateFile = "template.json";
 constexpr const char* kStateFile = "state";
 constexpr const char* kLockFile = "lock";
@@ -103,6 +108,12 @@ Result<std::string> copy_file(int from_directory, const std::string& from, int t
   return copy(source.get(), target.get());
 }
 
+bool has_room(int templates, std::uint64_t memory) {
+  struct statfs facts{};
+  if (::fstatfs(templates, &facts) != 0 || facts.f_type == TMPFS_MAGIC) return false;
+  return std::uint64_t{facts.f_bavail} * static_cast<std::uint64_t>(facts.f_bsize) >= memory + kSpared;
+}
+
 // Without its record it is none any more, however far the removal gets.
 void remove_entry(int templates, const std::string& name) {
   if (const UniqueFd directory = directory_at(templates, name); directory.valid())
@@ -127,7 +138,7 @@ void tidy(int templates) {
       // Used when its record was looked at last.
       const bool there = ::fstatat(templates, (name + "/" + kTemplateFile).c_str(), &facts, AT_SYMLINK_NOFOLLOW) == 0;
       whole.emplace_back(there ? std::int64_t{facts.st_mtim.tv_sec} : 0, name);
-    } else if (name.ends_with(kUnfinished)) {
+    } else if (name.ends_with(kUnfinished) && is_key(name.substr(0, name.size() - std::strlen(kUnfinished)))) {
       unfinished.push_back(name);
     }
   }
@@ -157,8 +168,9 @@ std::optional<Templates::Entry> Templates::find(const Ingredients& of) const {
   const json record = read_record(entry.directory.get());
   bool sound = record.is_object() && record.value("version", json()) == kTemplateVersion;
   try {
-    sound = sound && record.at("of") == of.text &&
-            close_by(of.time_stamp_khz, record.at("timeStampKhz").get<std::uint64_t>());
+    sound = sound && record.at("of") == of.text;
+    // Another host's, maybe, which shares the directory: of no use here.
+    if (sound && !close_by(of.time_stamp_khz, record.at("timeStampKhz").get<std::uint64_t>())) return std::nullopt;
     if (sound) {
       entry.id = record.at("id").get<std::string>();
       entry.state_digest = record.at("state").get<std::string>();
@@ -194,11 +206,12 @@ void Templates::drop(const Entry& entry) const {
 }
 
 // ---------- to make ----------
-Result<std::optional<Templates::Making>> Templates::make(const Ingredients& of) const {
+Result<std::optional<Templates::Making>> Templates::make(const Ingredients& of, std::uint64_t memory) const {
   TRY(make_parents(path_));
   if (::mkdir(path_.c_str(), 0700) != 0 && errno != EEXIST)
     return os_error(errno, "cannot make the directory of templates", path_);
   const UniqueFd templates = TRY(open_private(path_));
+  if (!has_room(templates.get(), memory)) return std::optional<Making>();
   const std::string key = of.key();
   const std::string name = key + kUnfinished;
   ::mkdirat(templates.get(), name.c_str(), 0700);

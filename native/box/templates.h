@@ -75,8 +75,9 @@ class Templates {
   static Status copy_disk(const Entry& entry, std::size_t disk, int box_directory, const std::string& name);
   // One that was of no use.
   void drop(const Entry& entry) const;
-  // Nothing while another process makes it, or has.
-  Result<std::optional<Making>> make(const Ingredients& of) const;
+  // Nothing while another process makes it, or has; and where there is no room for it: on a disk that would be full, or
+  // in memory, which the machine that is written down would have to pay for. `memory`: how much the machine has.
+  Result<std::optional<Making>> make(const Ingredients& of, std::uint64_t memory) const;
 
  private:
   const std::string path_;

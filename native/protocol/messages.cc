@@ -387,6 +387,18 @@ Result<MachineFailed> decode_machine_failed(Bytes bytes) {
   return failed;
 }
 
+Encoded encode(const MachineReady& ready) {
+  Writer writer;
+  writer.flag(ready.own_identity);
+  return writer.take();
+}
+Result<MachineReady> decode_machine_ready(Bytes bytes) {
+  Reader reader(bytes);
+  const MachineReady ready{.own_identity = reader.flag()};
+  if (!reader.ok()) return malformed("machine ready");
+  return ready;
+}
+
 Encoded encode(const Freeze& freeze) {
   Writer writer;
   writer.flag(freeze.file_systems);

@@ -177,6 +177,12 @@ struct Machine {
 Encoded encode(const Machine& machine);
 Result<Machine> decode_machine(Bytes bytes);
 
+struct MachineReady {
+  bool own_identity = true;  // its /etc/machine-id says so too: a copy of it can become another machine
+};
+Encoded encode(const MachineReady& ready);
+Result<MachineReady> decode_machine_ready(Bytes bytes);
+
 struct MachineFailed {
   std::string step;  // what the agent was doing, in words
   std::uint32_t os_error = 0;

@@ -39,7 +39,7 @@ struct Kitchen {
     making.add_no_disk();
   }
   void keep(const Ingredients& what) const {
-    auto making = templates.make(what);
+    auto making = templates.make(what, 1);
     REQUIRE(making.value());
     fill(*this, *making.value());
     REQUIRE(making.value()->finish(what).ok());
@@ -116,7 +116,7 @@ TEST_CASE("B24: others' directories are not trusted, and only so many templates 
   kitchen.keep(kitchen.of);
   REQUIRE(::chmod(kitchen.path.c_str(), 0777) == 0);
   CHECK_FALSE(kitchen.templates.find(kitchen.of));
-  CHECK(kitchen.templates.make(kitchen.of).error().code == ErrorCode::kPermission);
+  CHECK(kitchen.templates.make(kitchen.of, 1).error().code == ErrorCode::kPermission);
   REQUIRE(::chmod(kitchen.path.c_str(), 0700) == 0);
   const timespec long_ago[2] = {{.tv_sec = 1, .tv_nsec = 0}, {.tv_sec = 1, .tv_nsec = 0}};
   REQUIRE(::utimensat(AT_FDCWD, kitchen.file("template.json").c_str(), long_ago, 0) == 0);
@@ -130,29 +130,29 @@ TEST_CASE("B24: others' directories are not trusted, and only so many templates 
 TEST_CASE("B25: of two makers one makes it, nothing shows until it is whole, and who comes late has nothing to do") {
   const Kitchen kitchen;
   {
-    auto first = kitchen.templates.make(kitchen.of);
+    auto first = kitchen.templates.make(kitchen.of, 1);
     REQUIRE(first.value());
     Kitchen::fill(kitchen, *first.value());
     CHECK_FALSE(kitchen.templates.find(kitchen.of));
-    CHECK_FALSE(kitchen.templates.make(kitchen.of).value());
+    CHECK_FALSE(kitchen.templates.make(kitchen.of, 1).value());
     REQUIRE(first.value()->finish(kitchen.of).ok());
   }
   CHECK(kitchen.templates.find(kitchen.of));
-  CHECK_FALSE(kitchen.templates.make(kitchen.of).value());
+  CHECK_FALSE(kitchen.templates.make(kitchen.of, 1).value());
   CHECK(kitchen.templates.find(kitchen.of));
 }
 
 TEST_CASE("B25: a maker that gave up leaves nothing, and one that was killed is replaced") {
   const Kitchen kitchen;
   {
-    auto given_up = kitchen.templates.make(kitchen.of);
+    auto given_up = kitchen.templates.make(kitchen.of, 1);
     REQUIRE(given_up.value());
     Kitchen::fill(kitchen, *given_up.value());
   }
   CHECK_FALSE(exists(kitchen.path + "/" + kitchen.of.key() + ".new"));
   const pid_t child = ::fork();
   if (child == 0) {
-    auto making = kitchen.templates.make(kitchen.of);
+    auto making = kitchen.templates.make(kitchen.of, 1);
     if (making.ok() && making.value()) Kitchen::fill(kitchen, *making.value());
     ::_exit(0);
   }

@@ -61,6 +61,8 @@ inline std::vector<Sample> samples() {
                       .layer_bytes = 1ULL << 40,
                       .processes = 512}),
        [](Bytes b) { return reencode(decode_machine(b)); }},
+      {"machine-ready", encode(MachineReady{.own_identity = false}),
+       [](Bytes b) { return reencode(decode_machine_ready(b)); }},
       {"machine-failed", encode(MachineFailed{.step = "mount the root", .os_error = 4095}),
        [](Bytes b) { return reencode(decode_machine_failed(b)); }},
       {"spawned", encode(Spawned{.pid = 0xffffffff}), [](Bytes b) { return reencode(decode_spawned(b)); }},

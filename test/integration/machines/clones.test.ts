@@ -365,6 +365,8 @@ test('create({ rootfs: { snapshot } }): a box that goes on from a snapshot, by i
   expect(await refused({ name: 'cold', ifExists: 'reuse' })).toMatchObject({ code: 'BOX_EXISTS' })
   for (const options of [{ memory: '512M' }, { vcpus: 2 }, { disks: [] }, { storage: '2G' }, { maxProcesses: 10 }])
     expect(await refused(options)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: Object.keys(options)[0] })
+  // With the box its snapshot would be gone.
+  expect(await refused({ name: 'warm', ifExists: 'replace' })).toMatchObject({ argument: 'ifExists' })
   expect(await refused({ isolation: 'namespace' })).toMatchObject({
     code: 'INVALID_ARGUMENT',
     argument: 'rootfs.snapshot',

@@ -17,6 +17,7 @@ import { makeFolder } from '../../support/folder.js'
 import { qemuOf } from '../../support/machine.js'
 import { machineRoot } from '../../support/machine-root.js'
 import { openRuntime } from '../../support/producer.js'
+import { program } from '../../support/qemu.js'
 
 const newFolder = () => join(makeFolder()('templates'), 'here')
 const kept = (folder: string) => (existsSync(folder) ? readdirSync(folder).sort() : [])
@@ -42,6 +43,10 @@ test('B24: the second like box goes on from the boot of the first, in another ho
     expect(backing?.path).toBe(machineRoot())
     expect(readdirSync(dirname(diskPath)).filter((name) => name.includes('.qcow2'))).toEqual([basename(diskPath)])
   }
+  // One that is made and started later goes on from there as well.
+  const later = await runtimeOver('machine', { templates }).create({ start: false })
+  await later.start()
+  expect(wentOn(later)).toBe(true)
   // What one writes is its own, and is there when it boots again by itself.
   await boxes[1]?.shell('echo mine > /root/mine; sync', { check: true })
   await boxes[1]?.shell('test -s /root/mine', { check: true })
@@ -85,8 +90,26 @@ test('B24: with a template that QEMU cannot read, the box boots in the walls tha
   const box = await runtimeOver('machine', { templates }).create()
   expect(wentOn(box)).toBe(false)
   expect((await box.run(['echo', 'runs'])).stdout).toBe('runs')
-  expect(record(key).id).not.toBe(mixed.id)
-  expect(wentOn(await runtimeOver('machine', { templates }).create())).toBe(true)
+  // It is not tried again by that runtime. Another makes a new one.
+  expect(kept(templates)).toEqual([other])
+  const create = () => runtimeOver('machine', { templates }).create()
+  expect(wentOn(await create())).toBe(false)
+  expect(wentOn(await create())).toBe(true)
+})
+
+test('B24: a machine whose id cannot be changed boots, and is no template', async () => {
+  const templates = newFolder()
+  const folder = makeFolder()
+  const disk = folder('root.raw')
+  copyFileSync(machineRoot(), disk)
+  // Not a file of its own, so that it stays as it is.
+  const commands = folder('commands')
+  writeFileSync(commands, 'symlink /etc/machine-id /etc/passwd\n')
+  await program('debugfs', ['-w', '-f', commands, disk])
+  const runtime = runtimeOver('machine', { templates })
+  const box = await runtime.create({ rootfs: { disk, format: 'raw' } })
+  expect((await box.run(['readlink', '/etc/machine-id'])).stdout).toBe('/etc/passwd')
+  expect(kept(templates)).toEqual([])
 })
 
 test('B25: boxes made at once make one template, and templates: false makes none', async () => {
