@@ -258,14 +258,16 @@ test('I43: an external data file reveals nothing: neither its bytes nor its size
   writeFileSync(outside('data'), Buffer.alloc(2 ** 20, 'secret'))
   await images.create(folder('new.raw'), { format: 'raw', size: '1M' })
   const before = [bytesOf(path), bytesOf(outside('data'))]
+  // One after the other: each locks the image.
   for (const call of [
-    images.check(path, { repair: 'all' }),
-    images.rebase(path, { backing: 'new.raw', backingFormat: 'raw' }),
-    images.create(folder('over'), { format: 'qcow2', backing: { path, format: 'qcow2' } }).then(async () => {
+    () => images.check(path, { repair: 'all' }),
+    () => images.rebase(path, { backing: 'new.raw', backingFormat: 'raw' }),
+    async () => {
+      await images.create(folder('over'), { format: 'qcow2', backing: { path, format: 'qcow2' } })
       await images.rebase(folder('over'), { backing: null })
       throw Object.assign(new Error('it was read'), { code: 'READ' })
-    }),
+    },
   ])
-    expect(await rejection(call)).toMatchObject({ code: expect.stringMatching(/^(UNSUPPORTED|PERMISSION)$/) })
+    expect(await rejection(call())).toMatchObject({ code: expect.stringMatching(/^(UNSUPPORTED|PERMISSION)$/) })
   expect([bytesOf(path), bytesOf(outside('data'))]).toEqual(before)
 })

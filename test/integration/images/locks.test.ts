@@ -16,14 +16,14 @@ test('I39, I54: an image that a live qemu-io holds is IMAGE_LOCKED for every cal
   const holder = await holdInQemu(path)
   const before = bytesOf(path)
   for (const call of [
-    images.rebase(path, { backing: null }),
-    images.rebase(path, { backing: 'x', backingFormat: 'raw', mode: 'unsafe' }),
-    images.check(path, { repair: 'all' }),
-    images.check(path),
-    images.info(path),
-    images.create(path, { format: 'qcow2', size: '2M', overwrite: true }),
+    () => images.rebase(path, { backing: null }),
+    () => images.rebase(path, { backing: 'x', backingFormat: 'raw', mode: 'unsafe' }),
+    () => images.check(path, { repair: 'all' }),
+    () => images.check(path),
+    () => images.info(path),
+    () => images.create(path, { format: 'qcow2', size: '2M', overwrite: true }),
   ])
-    expect(await rejection(call)).toMatchObject({ code: 'IMAGE_LOCKED', path })
+    expect(await rejection(call())).toMatchObject({ code: 'IMAGE_LOCKED', path })
   expect(await images.info(path, { shared: true })).toMatchObject({ virtualBytes: MIB, format: 'qcow2' })
   expect(bytesOf(path)).toBe(before)
   await holder.release()

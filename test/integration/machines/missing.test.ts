@@ -61,14 +61,13 @@ test('B26: without its base a box fails at once, and names it', async () => {
 test('doctor() has made a box of namespaces to see whether one comes up, and says why processors are emulated', async () => {
   needMachines()
   const runtime = runtimeOver('passed')
-  const before = readdirSync(tmpdir())
   const { isolation, ok, problems } = await runtime.doctor()
   expect({ ok, problems }).toEqual({ ok: true, problems: [] })
   expect(isolation).toEqual({
     vm: { usable: true, why: expect.stringMatching(/^its processors are emulated: ./) },
     namespace: { usable: true },
   })
-  expect(readdirSync(tmpdir())).toEqual(before)
+  expect(readdirSync(tmpdir()).filter((name) => name.startsWith('sluicebox-try-'))).toEqual([])
   // The root of a namespace that has one id cannot give a box a range of them.
   const said = await ask(':')
   expect(said.isolation.namespace).toEqual({ usable: false, why: expect.stringContaining('range of ids') })
