@@ -48,8 +48,6 @@ export class Drain {
   #strideFirst = 0
   #dispatching = false
   #held = 0
-  /** The pass to come; while there is one the bell is silent. */
-  #again: NodeJS.Immediate | undefined
 
   constructor(options: CoreOptions, afterPass: AfterPass) {
     this.#afterPass = afterPass
@@ -65,17 +63,13 @@ export class Drain {
     if (this.#sinks[slot]?.generation === generationOf(id)) this.#sinks[slot] = undefined
   }
 
-  /** The loop lives as long as somebody holds it. The pass to come goes with it: a loop that sleeps past it would hear no bell. */
+  /** The loop lives as long as somebody holds it. */
   hold(): void {
-    if (this.#held++ > 0) return
-    this.core.hold(true)
-    this.#again?.ref()
+    if (this.#held++ === 0) this.core.hold(true)
   }
 
   release(): void {
-    if (--this.#held > 0) return
-    this.core.hold(false)
-    this.#again?.unref()
+    if (--this.#held === 0) this.core.hold(false)
   }
 
   /** The queue was closed for good: what is left of the batch in hand goes the way of what was left in the queue. */
@@ -94,7 +88,6 @@ export class Drain {
   readonly #pass = (): void => {
     // A listener that spins the loop itself must not start a second pass inside the first.
     if (this.#dispatching) return
-    this.#again = undefined
     if (this.#next === this.#count) {
       this.#next = 0
       this.#count = this.core.take()
@@ -118,9 +111,9 @@ export class Drain {
       const now = performance.now()
       this.#measureStride(now)
       this.stats.longestMs = Math.max(this.stats.longestMs, now - start)
-      // The bell stays silent until a take gives nothing, which is for that later turn to find out.
-      this.#again = setImmediate(this.#pass)
-      if (this.#held === 0) this.#again.unref()
+      // The bell stays silent until a take gives nothing, which is for that later turn to find out. It is referenced whoever holds the
+      // loop: one that sleeps on a timer of the program's own would not come to an unreferenced turn, nor hear a bell.
+      setImmediate(this.#pass)
       this.#afterPass(depth)
     }
   }

@@ -120,6 +120,28 @@ test('Q7: each of 5,000 completions posted to a drain about to sleep wakes a loo
   expect(ended).toMatchObject({ code: 0, signal: null, stdout: '5000\n', stderr: '' })
 })
 
+test('Q7: events that nobody’s promise waits for arrive while the loop sleeps on a timer of the program’s own', async () => {
+  const ended = await runModule(`
+    import { AsyncResource } from 'node:async_hooks'
+    const runtime = new Runtime()
+    const { drain } = internals.get(runtime)
+    const flood = new door.EventFlood(drain.core, { producers: 2, handles: 1, channels: 4, count: 1000 })
+    let heard = 0
+    const onRecord = () => {
+      // Longer than a pass may take: the next event is for a later turn.
+      const end = performance.now() + 1.5
+      while (performance.now() < end);
+      if (++heard === 2000) process.exit(3)
+    }
+    const scope = new AsyncResource('test')
+    for (const id of flood.ids) drain.add(id, { generation: Math.floor(id / 2 ** 21), scope, onRecord })
+    // Which keeps the flood from being collected, too.
+    setTimeout(() => flood.stop(), 2 ** 30)
+    flood.start()
+  `)
+  expect(ended).toMatchObject({ code: 3, signal: null, stderr: '' })
+})
+
 test('Q7, Q15: submissions that wait for the one free slot are all let in, though slots come back after the last word', async () => {
   const ended = await runModule(`
     const runtime = new Runtime({ workers: 2, queue: { maxEvents: 8 }, concurrency: { images: 64 } })
