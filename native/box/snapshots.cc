@@ -216,6 +216,12 @@ std::string free_layer_name(int box_directory, std::size_t disk) {
   }
 }
 
+std::uint64_t space_of(int directory, const std::string& name) {
+  struct stat facts{};
+  if (::fstatat(directory, name.c_str(), &facts, AT_SYMLINK_NOFOLLOW) != 0) return 0;
+  return std::uint64_t{512} * static_cast<std::uint64_t>(facts.st_blocks);
+}
+
 bool is_own(int box_directory, const FileFacts& file) {
   struct stat there{};
   return ::fstatat(box_directory, image::last_part(file.path).c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&

@@ -53,6 +53,8 @@ void drop_half_made(int box_directory);
 void drop_unused_layers(int box_directory, const BoxRecord& record);
 // A name for a new layer of the disk, which nobody has.
 std::string free_layer_name(int box_directory, std::size_t disk);
+// Bytes of the file system; 0: there is no such file.
+std::uint64_t space_of(int directory, const std::string& name);
 // Whether the file lies in that directory by its own name.
 bool is_own(int box_directory, const FileFacts& file);
 
