@@ -41,18 +41,6 @@ Result<std::pair<UniqueFd, UniqueFd>> stream_pair() {
   return std::pair(UniqueFd(ends[0]), UniqueFd(ends[1]));
 }
 
-// Of a root that nobody may write to.
-std::uint64_t layer_bytes(const BoxRecord& record) {
-  return record.spec.disks[0].mode == DiskMode::kReadonly ? record.spec.memory_bytes.value / 2 : 0;
-}
-
-// When the file, its name or its owner were changed last, which nobody can set.
-std::int64_t change_of(const UniqueFd& file) {
-  struct stat facts{};
-  if (::fstat(file.get(), &facts) != 0) return 0;
-  return std::int64_t{facts.st_ctim.tv_sec} * 1'000'000'000 + facts.st_ctim.tv_nsec;
-}
-
 Result<protocol::Machine> machine_of(const BoxRecord& record) {
   protocol::Machine machine;
   machine.hostname = record.id.substr(0, 12);
@@ -85,46 +73,6 @@ Status take_up(QmpDialogue& qmp, const UniqueFd& stream) {
 }
 
 }  // namespace
-
-QemuPlan machine_plan(const BoxRecord& record, const std::vector<OpenDisk>& disks, Passed& passed) {
-  QemuPlan plan{.memory_bytes = record.spec.memory_bytes.value,
-                .vcpus = static_cast<unsigned>(record.spec.vcpus.value),
-                .disks = {}};
-  for (const OpenDisk& disk : disks) {
-    QemuDisk& planned = plan.disks.emplace_back(QemuDisk{.writable = disk.writable, .layers = {}, .size = disk.size});
-    for (const OpenLayer& layer : disk.layers)
-      planned.layers.push_back({.format = layer.format, .fd = passed.add(layer.file.get())});
-  }
-  return plan;
-}
-
-Ingredients ingredients_of(const BoxRecord& record, const std::vector<OpenDisk>& disks, const std::string& boot_files,
-                           const std::string& qemu) {
-  Passed passed;
-  QemuPlan plan = machine_plan(record, disks, passed);
-  // It boots, so the kernel's own command line is part of it.
-  plan.kernel = plan.initrd = 0;
-  json of = {{"boot", boot_files},
-             {"qemu", qemu},
-             {"command", qemu_command(plan)},
-             {"processes", record.spec.processes.value},
-             {"layer", layer_bytes(record)},
-             {"disks", json::array()}};
-  for (std::size_t i = 0; i < disks.size(); ++i) {
-    json bases = json::array();
-    for (const FileFacts& base : record.disks[i].bases) bases.push_back(facts_to_json(base));
-    // A file that was made anew can have all that a record notes, but not this.
-    json changes = json::array();
-    for (std::size_t layer = record.disks[i].overlay.empty() ? 0 : 1; layer < disks[i].layers.size(); ++layer)
-      changes.push_back(change_of(disks[i].layers[layer].file));
-    of["disks"].push_back({{"size", disks[i].size},
-                           {"overlay", record.disks[i].overlay},
-                           {"bases", std::move(bases)},
-                           {"changes", std::move(changes)}});
-  }
-  return {.text = of.dump(-1, ' ', false, json::error_handler_t::replace),
-          .time_stamp_khz = time_stamp_khz().value_or(0)};
-}
 
 // ---------- QEMU ----------
 QemuPlan QemuBoot::plan_of(const std::vector<OpenDisk>& disks, Passed& passed) const {

@@ -15,39 +15,11 @@
 #include "box/engine.h"
 #include "box/machine.h"
 #include "box/machine_memory.h"
-#include "box/qemu_command.h"
+#include "box/machine_plan.h"
 #include "box/qmp_dialogue.h"
-#include "box/templates.h"
 #include "protocol/frame_link.h"
 
 namespace sluicebox::box {
-
-// QEMU's descriptors by their numbers there, which begin after stdio's.
-class Passed {
- public:
-  int add(int fd) {
-    descriptors_.push_back(fd);
-    return static_cast<int>(descriptors_.size()) + 2;
-  }
-  // With what stdio needs ahead of them.
-  std::vector<int> with_output(int output) const {
-    std::vector<int> all = {output};
-    all.insert(all.end(), descriptors_.begin(), descriptors_.end());
-    return all;
-  }
-  std::uint32_t count() const { return static_cast<std::uint32_t>(descriptors_.size()); }
-
- private:
-  std::vector<int> descriptors_;
-};
-
-// What QEMU is told of a machine, but for what the boot itself adds.
-QemuPlan machine_plan(const BoxRecord& record, const std::vector<OpenDisk>& disks, Passed& passed);
-
-// Everything that the memory of a machine depends on which has just booted, and that its overlays lie on. `boot_files`
-// and `qemu` stand for the kernel and the initrd, and for the program.
-Ingredients ingredients_of(const BoxRecord& record, const std::vector<OpenDisk>& disks, const std::string& boot_files,
-                           const std::string& qemu);
 
 class QemuBoot {
  public:

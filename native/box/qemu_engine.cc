@@ -6,12 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <nlohmann/json.hpp>
 #include <utility>
 
 #include "box/digest.h"
 #include "box/directory_disk.h"
-#include "box/host_clock.h"
+#include "box/ingredients.h"
 #include "box/initrd.h"
 #include "box/kernel.h"
 #include "box/qemu_boot.h"
@@ -49,61 +48,11 @@ protocol::Launch walls_of(const BoxRecord& record, bool maps) {
   return launch;
 }
 
-// ---------- templates ----------
-// A boot from one takes a fraction of this; one that hangs leaves time for another.
+// A boot from a template takes a fraction of this; one that hangs leaves time for another.
 constexpr std::chrono::seconds kTrial{15};
-// To write it down, on a slow disk; and what must be left then, for another boot.
+// To write a machine down, on a slow disk; and what must be left then, for another boot.
 constexpr std::chrono::seconds kSaving{10};
 constexpr std::chrono::seconds kReserve{15};
-// Read into this process's memory at once.
-constexpr std::uint64_t kMostMemory = std::uint64_t{1} << 30;
-constexpr const char* kAside = ".fresh";
-constexpr const char* kBooted = ".booted";
-
-// Of a machine whose root its disks hold as they were named: what is made for the box alone is like no other's.
-// Nor is a machine whose memory would take longer to read than to boot, or whose clock nothing is known of.
-bool has_like_ones(const BoxRecord& record, const std::vector<OpenDisk>& disks) {
-  const auto is_direct = [](const DiskSpec& disk) { return disk.mode == DiskMode::kDirect; };
-  const auto is_file = [](const OpenLayer& layer) {
-    struct stat facts{};
-    return ::fstat(layer.file.get(), &facts) == 0 && S_ISREG(facts.st_mode);
-  };
-  return !record.spec.directory && record.spec.memory_bytes.value <= kMostMemory && time_stamp_khz().has_value() &&
-         std::none_of(record.spec.disks.begin(), record.spec.disks.end(), is_direct) &&
-         std::all_of(disks.begin(), disks.end(), [&](const OpenDisk& disk) {
-           return std::all_of(disk.layers.begin(), disk.layers.end(), is_file);
-         });
-}
-
-// The overlays as the template has them take the place of the box's own, which are put aside.
-Status lay_in(const Templates::Entry& entry, const BoxRecord& record, int directory) {
-  if (entry.disk_digests.size() != record.disks.size()) return Error(ErrorCode::kIo, "a template has other disks");
-  for (std::size_t i = 0; i < record.disks.size(); ++i) {
-    const std::string& overlay = record.disks[i].overlay;
-    if (!overlay.empty()) TRY(Templates::copy_disk(entry, i, directory, overlay + kBooted));
-  }
-  // At any moment there is one of that name, and the box starts from it.
-  for (const DiskRecord& disk : record.disks) {
-    if (disk.overlay.empty()) continue;
-    if (::linkat(directory, disk.overlay.c_str(), directory, (disk.overlay + kAside).c_str(), 0) != 0 ||
-        ::renameat(directory, (disk.overlay + kBooted).c_str(), directory, disk.overlay.c_str()) != 0)
-      return os_error(errno, "cannot put a template's disk in place", disk.overlay);
-  }
-  return ok_status();
-}
-
-// The box's own are there again, or not needed any more.
-void lay_out(const BoxRecord& record, int directory, bool back) {
-  for (const DiskRecord& disk : record.disks) {
-    if (disk.overlay.empty()) continue;
-    ::unlinkat(directory, (disk.overlay + kBooted).c_str(), 0);
-    const std::string aside = disk.overlay + kAside;
-    if (back)
-      ::renameat(directory, aside.c_str(), directory, disk.overlay.c_str());
-    else
-      ::unlinkat(directory, aside.c_str(), 0);
-  }
-}
 
 }  // namespace
 
@@ -153,6 +102,66 @@ Result<QemuEngine::BootFiles> QemuEngine::boot_files() {
       .kernel = TRY(copy_of(files_.kernel)), .initrd = TRY(copy_of(files_.initrd)), .digests = files_.digests};
 }
 
+// ---------- a launch ----------
+struct QemuEngine::Order {
+  const BoxRecord& record;
+  std::string path;  // of the box's directory
+  std::vector<OpenDisk> disks;
+  BootFiles files;  // of a machine that boots
+  const CancelToken& cancel;
+  Deadline deadline;
+};
+
+// There can be others like it.
+struct QemuEngine::Likeness {
+  const Templates& templates;
+  Ingredients of;
+  std::optional<Templates::Entry> entry;  // its disks are in place
+};
+
+Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const Origin& origin,
+                                       const CancelToken& cancel, Deadline deadline) {
+  const bool remembers = origin.memory != nullptr;
+  if (remembers && origin.memory->qemu != means().identity) {
+    return Error(ErrorCode::kUnsupported, "the snapshot's memory was written by another QEMU than the one that is here")
+        .advise("Go on from its disk alone: memory: false.");
+  }
+  const std::string path = TRY(path_of_fd(held.directory.get()));
+  const Order order{.record = record,
+                    .path = path,
+                    .disks = TRY(open_disks(record, path, *policy_)),
+                    .files = remembers ? BootFiles{} : TRY(boot_files()),
+                    .cancel = cancel,
+                    .deadline = deadline};
+  TrialDisks trial(record, TRY(copy_of(held.directory)));
+  auto like = look_for_like_ones(order, origin, trial);
+  const bool maps = remembers || (like && like->entry);
+  LaunchedBox box = TRY(walls_->build_walls(walls_of(record, maps), UniqueFd(), std::move(held), cancel, deadline));
+  std::optional<QemuBoot> boot;
+  Status up = ok_status();
+  if (remembers) {
+    boot.emplace(record, box, cancel, deadline);
+    up = go_on(*boot, *origin.memory, order.disks);
+  } else {
+    up = like ? come_up_alike(order, box, boot, *like, trial) : boot_up(order, box, boot);
+  }
+  if (!up.ok()) {
+    Error why = boot->explain(std::move(up).error());
+    box.session.reset();
+    take_back({.process = std::move(box.process), .control = std::move(box.control)});
+    return why;
+  }
+  boot->finish(box);
+  return box;
+}
+
+Status QemuEngine::boot_up(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot) {
+  boot.emplace(order.record, box, order.cancel, order.deadline);
+  TRY(boot->start_qemu(order.files.kernel.get(), order.files.initrd.get(), order.disks));
+  return boot->meet_guest();
+}
+
+// ---------- memories ----------
 std::shared_ptr<QemuEngine::Kept> QemuEngine::kept(const std::string& snapshot) {
   MutexLock lock(mutex_);
   auto& entry = templates_[snapshot];
@@ -188,44 +197,75 @@ Status QemuEngine::go_on(QemuBoot& boot, const MemoryImage& memory, const std::v
   return boot.meet_guest();
 }
 
+// ---------- templates ----------
+std::optional<QemuEngine::Likeness> QemuEngine::look_for_like_ones(const Order& order, const Origin& origin,
+                                                                   TrialDisks& trial) {
+  if (origin.memory != nullptr || origin.templates == nullptr || !has_like_ones(order.record, order.disks))
+    return std::nullopt;
+  Likeness like{.templates = *origin.templates,
+                .of = ingredients_of(order.record, order.disks, order.files.digests, means().identity),
+                .entry = std::nullopt};
+  if (is_hopeless(like.of.key())) return std::nullopt;
+  like.entry = like.templates.find(like.of);
+  if (like.entry && !trial.lay_in(*like.entry).ok()) {
+    trial.undo();
+    like.templates.drop(*like.entry);
+    like.entry.reset();
+  }
+  return like;
+}
+
+Status QemuEngine::come_up_alike(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot, Likeness& like,
+                                 TrialDisks& trial) {
+  if (like.entry) {
+    if (TRY(go_on_alike(order, box, boot, like))) {
+      trial.keep();
+      return ok_status();
+    }
+    trial.undo();
+  }
+  TRY(boot_up(order, box, boot));
+  const bool hurried = order.deadline - std::chrono::steady_clock::now() < kSaving + kReserve;
+  if (hurried || is_hopeless(like.of.key())) return ok_status();
+  Status kept = keep(*boot, like, order.record, trial.directory());
+  if (kept.ok() || order.cancel.cancelled()) return kept;
+  // It did not outlive that. Another boots, and is let be.
+  give_up_on(like.of.key());
+  TRY(boot->take_back(order.deadline));
+  return boot_up(order, box, boot);
+}
+
+// False: the template was of no use, and the machine has to boot by itself.
+Result<bool> QemuEngine::go_on_alike(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot,
+                                     Likeness& like) {
+  boot.emplace(order.record, box, order.cancel, std::min(order.deadline, std::chrono::steady_clock::now() + kTrial));
+  Templates::Entry& entry = *like.entry;
+  const MemoryImage memory{
+      .snapshot = entry.id, .qemu = means().identity, .state = std::move(entry.state), .digest = entry.state_digest};
+  const auto disks = open_disks(order.record, order.path, *policy_);
+  Status done = disks.ok() ? go_on(*boot, memory, disks.value()) : Status(disks.error());
+  if (done.ok()) return true;
+  TRY(order.cancel.check());
+  like.templates.drop(entry);
+  // One that was damaged is made anew; what was whole and did not work would not the next time.
+  if (done.error().code != ErrorCode::kImageCorrupt) give_up_on(entry.key);
+  TRY(boot->take_back(order.deadline));
+  return false;
+}
+
 // The machine that has just booted becomes the template of those like it. That this could not be is nobody's trouble;
 // an error: the machine may be lost.
-Status QemuEngine::keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
-                        int directory) {
+Status QemuEngine::keep(QemuBoot& boot, const Likeness& like, const BoxRecord& record, int directory) {
   if (!boot.can_be_copied()) return ok_status();
-  auto begun = templates.make(of, record.spec.memory_bytes.value);
+  auto begun = like.templates.make(like.of, record.spec.memory_bytes.value);
   if (!begun.ok() || !begun.value()) return ok_status();
   Templates::Making& making = *begun.value();
   const auto state = making.state();
   if (!state.ok()) return ok_status();
-  const auto copy_disks = [&]() -> Status {
-    for (const DiskRecord& disk : record.disks) {
-      if (disk.overlay.empty())
-        making.add_no_disk();
-      else
-        TRY(making.add_disk(directory, disk.overlay));
-    }
-    return ok_status();
-  };
+  const auto copy_disks = [&] { return making.add_disks(directory, record.disks); };
   Status saved = TRY(boot.save(state.value(), copy_disks, std::chrono::steady_clock::now() + kSaving));
-  if (saved.ok()) saved = making.finish(of);
+  if (saved.ok()) saved = making.finish(like.of);
   return ok_status();
-}
-
-// Nothing: the template was of no use, and the machine has to boot by itself.
-std::optional<Status> QemuEngine::go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
-                                             const BoxRecord& record, const std::string& directory,
-                                             const CancelToken& cancel, Deadline deadline) {
-  const MemoryImage memory{
-      .snapshot = entry.id, .qemu = means().identity, .state = std::move(entry.state), .digest = entry.state_digest};
-  const auto disks = open_disks(record, directory, *policy_);
-  Status done = disks.ok() ? go_on(boot, memory, disks.value()) : Status(disks.error());
-  if (done.ok() || cancel.cancelled()) return done;
-  templates.drop(entry);
-  // One that was damaged is made anew; what was whole and did not work would not the next time.
-  if (done.error().code != ErrorCode::kImageCorrupt) give_up_on(entry.key);
-  if (Status back = boot.take_back(deadline); !back.ok()) return back;
-  return std::nullopt;
 }
 
 void QemuEngine::give_up_on(const std::string& key) {
@@ -236,72 +276,6 @@ void QemuEngine::give_up_on(const std::string& key) {
 bool QemuEngine::is_hopeless(const std::string& key) {
   MutexLock lock(mutex_);
   return hopeless_.contains(key);
-}
-
-Result<LaunchedBox> QemuEngine::launch(const BoxRecord& record, Home::Held held, const Origin& origin,
-                                       const CancelToken& cancel, Deadline deadline) {
-  const bool remembers = origin.memory != nullptr;
-  if (remembers && origin.memory->qemu != means().identity) {
-    return Error(ErrorCode::kUnsupported, "the snapshot's memory was written by another QEMU than the one that is here")
-        .advise("Go on from its disk alone: memory: false.");
-  }
-  BootFiles files;
-  if (!remembers) files = TRY(boot_files());
-  const std::string path = TRY(path_of_fd(held.directory.get()));
-  const UniqueFd directory = TRY(copy_of(held.directory));
-  const std::vector<OpenDisk> disks = TRY(open_disks(record, path, *policy_));
-  std::optional<Ingredients> of;
-  std::optional<Templates::Entry> entry;
-  // What a process that was killed in the midst of a trial left.
-  lay_out(record, directory.get(), false);
-  if (!remembers && origin.templates != nullptr && has_like_ones(record, disks)) {
-    of = ingredients_of(record, disks, files.digests, means().identity);
-    if (is_hopeless(of->key())) of.reset();
-    if (of) entry = origin.templates->find(*of);
-    if (entry && !lay_in(*entry, record, directory.get()).ok()) {
-      lay_out(record, directory.get(), true);
-      origin.templates->drop(*entry);
-      entry.reset();
-    }
-  }
-  LaunchedBox box =
-      TRY(walls_->build_walls(walls_of(record, remembers || entry), UniqueFd(), std::move(held), cancel, deadline));
-
-  std::optional<QemuBoot> boot;
-  const auto bring_up = [&]() -> Status {
-    if (entry) {
-      boot.emplace(record, box, cancel, std::min(deadline, std::chrono::steady_clock::now() + kTrial));
-      auto done = go_on_from(*boot, *origin.templates, *std::move(entry), record, path, cancel, deadline);
-      lay_out(record, directory.get(), !done);
-      if (done) return *std::move(done);
-    }
-    const auto boot_up = [&]() -> Status {
-      boot.emplace(record, box, cancel, deadline);
-      TRY(boot->start_qemu(files.kernel.get(), files.initrd.get(), disks));
-      return boot->meet_guest();
-    };
-    if (remembers) {
-      boot.emplace(record, box, cancel, deadline);
-      return go_on(*boot, *origin.memory, disks);
-    }
-    TRY(boot_up());
-    const bool hurried = deadline - std::chrono::steady_clock::now() < kSaving + kReserve;
-    if (!of || hurried || is_hopeless(of->key())) return ok_status();
-    Status kept = keep(*boot, *origin.templates, *of, record, directory.get());
-    if (kept.ok() || cancel.cancelled()) return kept;
-    // It did not outlive that. Another boots, and is let be.
-    give_up_on(of->key());
-    TRY(boot->take_back(deadline));
-    return boot_up();
-  };
-  if (Status done = bring_up(); !done.ok()) {
-    Error why = boot->explain(std::move(done).error());
-    box.session.reset();
-    take_back({.process = std::move(box.process), .control = std::move(box.control)});
-    return why;
-  }
-  boot->finish(box);
-  return box;
 }
 
 }  // namespace sluicebox::box

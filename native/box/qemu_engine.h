@@ -17,6 +17,7 @@
 #include "box/namespace_engine.h"
 #include "box/qemu_boot.h"
 #include "box/templates.h"
+#include "box/trial_disks.h"
 
 namespace sluicebox::box {
 
@@ -48,13 +49,18 @@ class QemuEngine final : public Engine {
     UniqueFd initrd;
     std::string digests;
   };
+  struct Order;
+  struct Likeness;
+
+  static Status boot_up(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot);
   Status go_on(QemuBoot& boot, const MemoryImage& memory, const std::vector<OpenDisk>& disks) EXCLUDES(mutex_);
   std::shared_ptr<Kept> kept(const std::string& snapshot) EXCLUDES(mutex_);
-  static Status keep(QemuBoot& boot, const Templates& templates, const Ingredients& of, const BoxRecord& record,
-                     int directory);
-  std::optional<Status> go_on_from(QemuBoot& boot, const Templates& templates, Templates::Entry entry,
-                                   const BoxRecord& record, const std::string& directory, const CancelToken& cancel,
-                                   std::chrono::steady_clock::time_point deadline);
+  // Nothing: there can be none.
+  std::optional<Likeness> look_for_like_ones(const Order& order, const Origin& origin, TrialDisks& trial);
+  Status come_up_alike(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot, Likeness& like,
+                       TrialDisks& trial);
+  Result<bool> go_on_alike(const Order& order, LaunchedBox& box, std::optional<QemuBoot>& boot, Likeness& like);
+  static Status keep(QemuBoot& boot, const Likeness& like, const BoxRecord& record, int directory);
   // Templates of this kind did not work here.
   void give_up_on(const std::string& key) EXCLUDES(mutex_);
   bool is_hopeless(const std::string& key) EXCLUDES(mutex_);

@@ -152,8 +152,6 @@ void tidy(int templates) {
 
 }  // namespace
 
-std::string Ingredients::key() const { return digest_of(as_bytes(text)); }
-
 // ---------- to go on from ----------
 std::optional<Templates::Entry> Templates::find(const Ingredients& of) const {
   const auto templates = open_private(path_);
@@ -252,9 +250,12 @@ Result<UniqueFd> Templates::Making::state() {
   return copy;
 }
 
-Status Templates::Making::add_disk(int box_directory, const std::string& overlay) {
-  const std::size_t disk = disk_digests_.size();
-  disk_digests_.push_back(TRY(copy_file(box_directory, overlay, directory_.get(), disk_name(disk))));
+Status Templates::Making::add_disks(int box_directory, const std::vector<DiskRecord>& disks) {
+  for (std::size_t i = 0; i < disks.size(); ++i) {
+    std::string& digest = disk_digests_.emplace_back();
+    const std::string& overlay = disks[i].overlay;
+    if (!overlay.empty()) digest = TRY(copy_file(box_directory, overlay, directory_.get(), disk_name(i)));
+  }
   return ok_status();
 }
 

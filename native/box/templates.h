@@ -17,16 +17,9 @@
 
 #include "base/result.h"
 #include "base/unique_fd.h"
+#include "box/ingredients.h"
 
 namespace sluicebox::box {
-
-// What a machine is made of: two like ones have the same text. Everything that its memory depends on is in it.
-struct Ingredients {
-  std::string text;
-  // The host's counter, which the guest has measured its own by. Close by is the same.
-  std::uint64_t time_stamp_khz = 0;
-  std::string key() const;
-};
 
 class Templates {
  public:
@@ -53,8 +46,8 @@ class Templates {
 
     // To be written to.
     Result<UniqueFd> state();
-    Status add_disk(int box_directory, const std::string& overlay);
-    void add_no_disk() { disk_digests_.emplace_back(); }
+    // The overlays of the box.
+    Status add_disks(int box_directory, const std::vector<DiskRecord>& disks);
     // kInUse when somebody else was first.
     Status finish(const Ingredients& of);
 

@@ -12,7 +12,6 @@
 #include <sstream>
 
 #include "box/digest.h"
-#include "box/qemu_boot.h"
 #include "test/image/temp_dir.h"
 
 namespace sluicebox::box::test {
@@ -35,8 +34,11 @@ struct Kitchen {
   static void fill(const Kitchen& kitchen, Templates::Making& making) {
     const UniqueFd state = making.state().value();
     REQUIRE(::write(state.get(), "memory", 6) == 6);
-    REQUIRE(making.add_disk(kitchen.box.get(), "disk0.qcow2").ok());
-    making.add_no_disk();
+    REQUIRE(making
+                .add_disks(
+                    kitchen.box.get(),
+                    {DiskRecord{.format = {}, .overlay = "disk0.qcow2", .bases = {}, .next_bases = {}}, DiskRecord{}})
+                .ok());
   }
   void keep(const Ingredients& what) const {
     auto making = templates.make(what, 1);

@@ -12,13 +12,15 @@ import {
 import { basename, dirname, join } from 'node:path'
 import { expect, test } from 'vitest'
 import type { Box } from '../../../lib/index.js'
-import { runtimeOver } from '../../support/boxes.js'
+import { eventually, runtimeOver } from '../../support/boxes.js'
 import { makeFolder } from '../../support/folder.js'
 import { qemuOf } from '../../support/machine.js'
 import { machineRoot } from '../../support/machine-root.js'
 import { openRuntime } from '../../support/producer.js'
 import { program } from '../../support/qemu.js'
+import { descendantsOf, idsIn, keeperOf, processOf, type SeenProcess } from '../../support/traces.js'
 
+const isQemu = ({ name }: SeenProcess) => name.startsWith('qemu-system')
 const newFolder = () => join(makeFolder()('templates'), 'here')
 const kept = (folder: string) => (existsSync(folder) ? readdirSync(folder).sort() : [])
 
@@ -95,6 +97,26 @@ test('B24: with a template that QEMU cannot read, the box boots in the walls tha
   const create = () => runtimeOver('machine', { templates }).create()
   expect(wentOn(await create())).toBe(false)
   expect(wentOn(await create())).toBe(true)
+})
+
+test('B24: a machine that hangs on its way out of a template is given up, and the box boots in the walls that it has', async () => {
+  const templates = newFolder()
+  await runtimeOver('machine', { templates }).create()
+  const runtime = runtimeOver('machine', { templates })
+  const creating = runtime.create()
+  const hung = await eventually(
+    () => {
+      const keepers = idsIn(runtime.home).flatMap((id) => keeperOf(id) ?? [])
+      return keepers.flatMap(({ pid }) => descendantsOf(pid)).find(isQemu)
+    },
+    (qemu) => qemu !== undefined,
+    'a QEMU',
+  )
+  process.kill(hung?.pid as number, 'SIGSTOP')
+  const box = await creating
+  expect(wentOn(box)).toBe(false)
+  expect((await box.run(['echo', 'runs'])).stdout).toBe('runs')
+  expect(processOf(hung?.pid as number)?.start).not.toBe(hung?.start)
 })
 
 test('B24: a machine whose id cannot be changed boots, and is no template', async () => {
