@@ -56,10 +56,18 @@ export interface BoxHome extends HandleSurroundings {
   forget(box: Box): void
 }
 
+/**
+ * What a box is to this runtime: it made or started it; it was left by another, and is left again; it is another's, of which this is
+ * one session; it stood there.
+ */
+export type Ownership = 'ours' | 'adopted' | 'shared' | 'found'
+
 /** The public method, whose callers the stack of an error should show. */
 type Above = (...args: never[]) => unknown
 
 const LIVE: readonly BoxState[] = ['starting', 'running', 'paused', 'stopping']
+/** What its executions have to end by themselves when it is left. */
+const LEAVE_GRACE_MS = 5000
 const ENDED: readonly BoxState[] = ['stopped', 'failed', 'removed']
 
 export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
@@ -78,15 +86,15 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   #stopsFor: 'idle' | 'ttl' | undefined
   #idles = false
   #record: BoxRecord
-  #isOurs: boolean
+  #ownership: Ownership
 
   /** Runtime.create() and get() make them. @internal */
-  constructor(handle: HandleId, record: BoxRecord, made: boolean, home: BoxHome) {
+  constructor(handle: HandleId, record: BoxRecord, ownership: Ownership, home: BoxHome) {
     super('box', home.listenerFailed)
     this.id = record.id
     if (record.name !== undefined) this.name = record.name
     this.#record = record
-    this.#isOurs = made
+    this.#ownership = ownership
     this.#home = home
     const news = (each: News) => each.kind === 'state' && this.#states.tell(each)
     this.#handle = new Handle(handle, 'box', home, { readable: () => {}, news }, { boxId: record.id })
@@ -119,6 +127,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 
   get state(): BoxState {
     return this.#states.state
+  }
+
+  /** Another process owns it. @internal */
+  get isShared(): boolean {
+    return this.#ownership === 'shared'
   }
 
   async info(options?: Cancellable): Promise<BoxInfo> {
@@ -233,12 +246,16 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     await this.#held(this.#states.reached(op, [wanted], timeoutMs, signal))
   }
 
-  /** An unnamed box is removed; a named one that this runtime made or started is stopped; any other is only let go. */
+  /**
+   * An unnamed box is removed; a named one that this runtime made or started is stopped; one that it adopted is left to run on; any
+   * other is only let go.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.state === 'removed' || this.#handle.isReleased || this.#home.isClosed) return
-    if (this.#record.ephemeral) await this.remove({ force: true })
-    else if (this.#isOurs && LIVE.includes(this.state)) await this.stop()
-    else if (!this.#isOurs) this.#letGo()
+    if (this.#ownership === 'shared' || this.#ownership === 'found') this.#letGo()
+    else if (this.#record.ephemeral) await this.remove({ force: true })
+    else if (this.#ownership === 'adopted' && this.state === 'running') await this.#leave('box.dispose', LEAVE_GRACE_MS)
+    else if (LIVE.includes(this.state)) await this.stop()
   }
 
   /**
@@ -293,9 +310,18 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     this.#record = { ...this.#record, config }
   }
 
-  /** For close(): asks it to stop, without a check of anything. Resolves when it has. @internal */
-  async end(graceMs: number): Promise<void> {
-    if (LIVE.includes(this.state)) await this.#stop('close', graceMs, undefined)
+  /** For close(): asks it to stop, or leaves it if it can be. Resolves when it has. @internal */
+  async end(graceMs: number, leave: boolean): Promise<void> {
+    if (this.#ownership === 'shared' || !LIVE.includes(this.state)) return
+    if (leave && !this.#record.ephemeral) {
+      try {
+        return await this.#leave('close', graceMs)
+      } catch (error) {
+        const text = `box ${this.name} could not be left to run on, and is stopped: ${(error as Error).message}`
+        process.emitWarning(text, { type: 'SluiceboxWarning' })
+      }
+    }
+    await this.#stop('close', graceMs, undefined)
   }
 
   /** The runtime is closed: what was not told by now is told. @internal */
@@ -424,7 +450,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 
   #started({ record }: { record: BoxRecord }): void {
     this.#record = record
-    this.#isOurs = true
+    this.#ownership = 'ours'
     this.#handle.readNews()
     this.#states.tell({ state: 'running', previous: this.state })
   }
@@ -445,6 +471,18 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
       return this.#states.stopReason ?? (answer as { reason?: StopReason } | undefined)?.reason ?? 'requested'
     })
     return this.#held(unlessAborted(stopped, signal))
+  }
+
+  /** Its executions end first: nobody would hear of them. */
+  async #leave(op: string, graceMs: number): Promise<void> {
+    if (this.state !== 'running') throw this.#states.wrong(op)
+    const ends = Array.from(this.#executions.values(), async (execution) => {
+      await execution.kill(undefined, { forceAfterMs: graceMs })
+      await execution.wait()
+    })
+    await this.#held(Promise.allSettled(ends))
+    await this.#handle.command(op, 'leave', {})
+    this.#letGo()
   }
 
   /** A box that ended before it got the command has stopped as well. */

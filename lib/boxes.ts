@@ -1,6 +1,6 @@
 // The boxes of one runtime: creating, finding, listing and removing them, and ending them all.
 import { isDeepStrictEqual } from 'node:util'
-import { Box, type BoxHome } from './box.js'
+import { Box, type BoxHome, type Ownership } from './box.js'
 import { BoxNotFoundError } from './box-errors.js'
 import { toInfo } from './box-info.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
@@ -18,6 +18,7 @@ interface Opened {
   readonly handle: HandleId
   readonly record: BoxRecord
   readonly reused?: boolean
+  readonly ownership?: Ownership
 }
 
 /** What virtual machines are made of here; an empty text is nothing. */
@@ -48,6 +49,8 @@ export class Boxes {
   readonly #open = new Map<HandleId, Box>()
   readonly #handles = new WeakMap<Box, HandleId>()
   readonly #pools = new Set<BoxPool>()
+  /** One at a time looks for a box that is not open here: two would have it twice. */
+  #opening: Promise<unknown> = Promise.resolve()
 
   constructor(
     { home: path, templates }: Pick<RuntimeSettings, 'home' | 'templates'>,
@@ -90,11 +93,15 @@ export class Boxes {
     this.#check(op)
     const name = readText(op, 'idOrName', idOrName)
     const signal = readSignal(op, readOptions(op, options, ['signal']).signal)
+    const opened = this.#opening.then(() => this.#get(op, name, signal, above))
+    this.#opening = opened.catch(() => {})
+    return this.#held(opened)
+  }
+
+  async #get(op: string, name: string, signal: AbortSignal | undefined, above: Above): Promise<Box> {
+    signal?.throwIfAborted()
     const known = this.#find(name)
-    if (known) {
-      signal?.throwIfAborted()
-      return known
-    }
+    if (known) return known
     const request = { home: this.#path, idOrName: name }
     const adopt = (value: unknown) => this.#adopt(value as Opened, false)
     return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
@@ -172,10 +179,10 @@ export class Boxes {
     }
   }
 
-  /** Stops every box: asks, and kills what is left in time for `timeoutMs`. */
-  async close(timeoutMs: number): Promise<void> {
+  /** Stops every box, or leaves those that have a name: asks, and kills what is left in time for `timeoutMs`. */
+  async close(timeoutMs: number, leave: boolean): Promise<void> {
     for (const pool of this.#pools) void pool.close()
-    const asked = this.#endAll(Math.min(CLOSE_GRACE_MS, Math.floor(timeoutMs / 2)))
+    const asked = this.#endAll(Math.min(CLOSE_GRACE_MS, Math.floor(timeoutMs / 2)), leave)
     if (!(await within(asked, timeoutMs))) await within(this.#endAll(0), FORCED_MS)
   }
 
@@ -190,8 +197,8 @@ export class Boxes {
     for (const handle of this.#home.handles) handle.release()
   }
 
-  #endAll(graceMs: number): Promise<unknown> {
-    return Promise.allSettled(Array.from(this.#open.values(), (box) => box.end(graceMs)))
+  #endAll(graceMs: number, leave = false): Promise<unknown> {
+    return Promise.allSettled(Array.from(this.#open.values(), (box) => box.end(graceMs, leave)))
   }
 
   #create(
@@ -230,6 +237,16 @@ export class Boxes {
     return (await this.#home.boots.run({ ...call, request: { ...request, home: this.#path } }, above)) as Box
   }
 
+  /** One that runs and that nobody owns. */
+  async #left(name: string, signal: AbortSignal | undefined, above: Above): Promise<Box | undefined> {
+    const records = await this.#records('create', signal, above)
+    if (!records.some((record) => record.name === name && record.state === 'running')) return undefined
+    const box = await this.get('create', name, { signal }, above)
+    if (!box.isShared) return box
+    await box[Symbol.asyncDispose]()
+    return undefined
+  }
+
   /** Starts it here: a box that was there already is handed over as it is. */
   async #reuse(
     { request }: CreateSettings,
@@ -250,7 +267,7 @@ export class Boxes {
         reused = opened.reused === true
         const differing = reused ? differences(request, opened.record) : []
         if (differing.length === 0) return this.#adopt(opened, !reused)
-        if (!this.#open.has(opened.handle)) this.#home.drain.core.release(opened.handle)
+        if (!this.#open.has(opened.handle)) this.#letGo(this.#adopt(opened, false))
         const message = `create: the box named ${JSON.stringify(request.name)} differs in ${differing.join(', ')}`
         const hint = "Ask for the same configuration, get() it as it is, or use another name or ifExists: 'replace'."
         throw new SluiceboxError('BOX_EXISTS', message, { op: 'create', boxId: opened.record.id, hint })
@@ -267,7 +284,7 @@ export class Boxes {
     }
   }
 
-  /** A box that is open here is ended by its own handle, which then knows of it; one that another process runs is spared. */
+  /** A box that is open here is ended by its own handle, which then knows of it; one that another process owns is spared. */
   async #replace(
     settings: CreateSettings,
     signal: AbortSignal | undefined,
@@ -275,16 +292,16 @@ export class Boxes {
     above: Above,
   ): Promise<Box> {
     const { name } = settings.request
-    const known = name === undefined ? undefined : this.#find(name)
+    const known = name === undefined ? undefined : (this.#find(name) ?? (await this.#left(name, signal, above)))
     if (known) await known.remove({ force: true, signal })
     return this.#create(settings, signal, onProgress, above)
   }
 
   /** One Box for each native handle. */
-  #adopt({ handle, record, reused }: Opened, made: boolean): Box {
+  #adopt({ handle, record, reused, ownership }: Opened, made: boolean): Box {
     const known = this.#open.get(handle)
     if (known) return known
-    const box = new Box(handle, record, made, this.#home)
+    const box = new Box(handle, record, made ? 'ours' : (ownership ?? 'found'), this.#home)
     this.#open.set(handle, box)
     this.#handles.set(box, handle)
     if (made && !reused) {
@@ -304,9 +321,11 @@ export class Boxes {
   }
 
   #destroy(box: Box): void {
-    box.remove({ force: true }).catch((error) => {
-      if (!(error instanceof BoxNotFoundError || error instanceof RuntimeClosedError)) process.emitWarning(error)
-    })
+    box.remove({ force: true }).catch(warn)
+  }
+
+  #letGo(box: Box): void {
+    box[Symbol.asyncDispose]().catch(warn)
   }
 
   #find(idOrName: string): Box | undefined {
@@ -358,6 +377,10 @@ function differences(request: CreateSettings['request'], record: BoxRecord): str
     ...plain.filter((key) => request[key] !== record[key]),
     ...configs,
   ]
+}
+
+function warn(error: Error): void {
+  if (!(error instanceof BoxNotFoundError || error instanceof RuntimeClosedError)) process.emitWarning(error)
 }
 
 /** Disks as they were asked for: one that was made from a directory was not. */

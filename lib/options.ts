@@ -230,9 +230,12 @@ export function readIsolation(op: string, value: unknown): Isolation | undefined
   return isolation === 'auto' ? 'namespace' : isolation
 }
 
-export function readCloseOptions(value: unknown): { timeoutMs: number } {
-  const options = readOptions('close', value, ['timeoutMs'])
-  return { timeoutMs: readInteger('close', 'timeoutMs', options.timeoutMs, 0, 2 ** 31 - 1) ?? 10_000 }
+export function readCloseOptions(value: unknown): { timeoutMs: number; leave: boolean } {
+  const options = readOptions('close', value, ['timeoutMs', 'boxes'])
+  return {
+    timeoutMs: readInteger('close', 'timeoutMs', options.timeoutMs, 0, 2 ** 31 - 1) ?? 10_000,
+    leave: readChoice('close', 'boxes', options.boxes, ['stop', 'leave'] as const) === 'leave',
+  }
 }
 
 // ---------- words ----------

@@ -241,12 +241,13 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   /**
    * Refuses new calls, cancels those in flight and stops every box (ephemeral ones are removed), waits for them (at most `timeoutMs`,
    * default 10,000; processes have half of it, and 5,000 at most, to end by themselves), and ends the workers. Every pending promise
-   * settles: with its true result, or RUNTIME_CLOSED. Idempotent; safe from inside a callback.
+   * settles: with its true result, or RUNTIME_CLOSED. Idempotent; safe from inside a callback. With `boxes: 'leave'` named boxes run
+   * on, without the executions that this runtime started in them, until a later runtime of this user and home gets them.
    */
-  close(options?: { timeoutMs?: number }): Promise<void> {
+  close(options?: { timeoutMs?: number; boxes?: 'stop' | 'leave' }): Promise<void> {
     try {
-      const { timeoutMs } = readCloseOptions(options)
-      this.#closing ??= this.#close(timeoutMs)
+      const { timeoutMs, leave } = readCloseOptions(options)
+      this.#closing ??= this.#close(timeoutMs, leave)
       return this.#closing
     } catch (error) {
       return Promise.reject(error)
@@ -257,11 +258,11 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     return this.close()
   }
 
-  async #close(timeoutMs: number): Promise<void> {
+  async #close(timeoutMs: number, leave: boolean): Promise<void> {
     const { core } = this.#drain
     core.beginClose()
     const operations = Object.values(this.#operations).map((each) => each.close(timeoutMs))
-    await Promise.all([...operations, this.#boxes.close(timeoutMs)])
+    await Promise.all([...operations, this.#boxes.close(timeoutMs, leave)])
     await this.#boxes.closeLate()
     this.unref()
     core.shutdown(0)

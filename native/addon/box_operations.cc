@@ -20,6 +20,8 @@ using box::State;
 constexpr std::chrono::seconds kDying{30};
 constexpr std::chrono::milliseconds kLook{5};
 constexpr std::chrono::seconds kSpareAge{10};
+// Of a keeper that is asked to let somebody in, and of the agent that greets.
+constexpr std::chrono::seconds kEntryTime{30};
 
 std::int64_t now_ms() {
   timespec now{};
@@ -188,12 +190,11 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   auto added = add_or_find(**home, request, found);
   if (!added.ok()) return done(std::move(added).error());
   if (found) {
-    if (!found->running) {
-      open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
-      open->box->listen(open);
-      tidy_up(ground, *home, *open, found->record.spec.keep);
-      found->open = std::move(open);
-    }
+    if (found->running) return find_box(ground, request.home, found->record.id, std::move(open), cancel, done);
+    open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
+    open->box->listen(open);
+    tidy_up(ground, *home, *open, found->record.spec.keep);
+    found->open = std::move(open);
     return done(std::move(*found));
   }
   std::optional<box::MemoryImage> memory;
@@ -232,17 +233,31 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   if (memory || templates) retire_later(ground, box::kTemplateAge);
 }
 
-Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path,
-                         const std::string& id_or_name, std::shared_ptr<OpenBox> open) {
-  const auto home = TRY(ground->home(home_path));
-  box::Home::Entry entry = TRY(home->find(id_or_name));
-  MadeBox made{.open = nullptr, .record = std::move(entry.record), .running = entry.running, .reused = true};
-  if (made.running) return made;
-  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, home, made.record);
+void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path, const std::string& id_or_name,
+              std::shared_ptr<OpenBox> open, const CancelToken& cancel, const MadeCallback& done) {
+  auto home = ground->home(home_path);
+  if (!home.ok()) return done(std::move(home).error());
+  auto entry = (*home)->find(id_or_name);
+  if (!entry.ok()) return done(std::move(entry).error());
+  MadeBox made{.open = nullptr, .record = std::move(entry->record), .running = entry->running, .reused = true};
+  std::shared_ptr<box::RunningBox> running;
+  if (made.running) {
+    auto directory = (*home)->directory(made.record.id);
+    if (!directory.ok()) return done(std::move(directory).error());
+    auto joined = box::join_box(directory->get(), cancel, box::Clock::now() + kEntryTime);
+    if (!joined.ok()) return done(std::move(joined).error());
+    running = std::make_shared<box::RunningBox>(std::move(joined).value());
+    made.ownership = running->is_ours ? Ownership::kAdopted : Ownership::kShared;
+  }
+  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, made.record);
   open->box->listen(open);
-  tidy_up(ground, home, *open, made.record.spec.keep);
-  made.open = std::move(open);
-  return made;
+  tidy_up(ground, *home, *open, made.record.spec.keep);
+  made.open = open;
+  if (!running) return done(std::move(made));
+  ground->reactor->post([open, running, made = std::move(made), done] {
+    Status joined = open->box->join(std::move(*running));
+    joined.ok() ? done(made) : done(std::move(joined).error());
+  });
 }
 
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,

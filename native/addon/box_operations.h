@@ -14,12 +14,16 @@
 
 namespace sluicebox::addon {
 
+// Of a box that runs: whose hang-up ends it. One that was adopted is left again by whoever lets it go.
+enum class Ownership : std::uint8_t { kOurs, kAdopted, kShared };
+
 // A box that was made, or found.
 struct MadeBox {
-  std::shared_ptr<OpenBox> open;  // null: it stood there already, and runs here or in another process
+  std::shared_ptr<OpenBox> open;
   box::BoxRecord record;
-  bool running = false;  // by somebody
+  bool running = false;  // it did when it was found
   bool reused = false;
+  Ownership ownership = Ownership::kOurs;
 };
 
 struct CreateRequest {
@@ -50,9 +54,9 @@ using MadeCallback = std::function<void(Result<MadeBox>)>;
 // On a worker. `done` is called there or on the reactor's thread, once. A box that fails to start leaves nothing.
 void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
                 const CancelToken& cancel, const MadeCallback& done);
-// On a worker.
-Result<MadeBox> find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home,
-                         const std::string& id_or_name, std::shared_ptr<OpenBox> open);
+// On a worker; `done` as above. One that runs is adopted, where it was left, or used beside its owner.
+void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home, const std::string& id_or_name,
+              std::shared_ptr<OpenBox> open, const CancelToken& cancel, const MadeCallback& done);
 // From any thread. `done` on the reactor's.
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
                const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,

@@ -83,19 +83,28 @@ std::shared_ptr<OpenBox> Boxes::reserve_box(Napi::Env env) {
   return std::make_shared<OpenBox>(std::move(source).value());
 }
 
-// Hands `made` to JavaScript: as the box that is open here already, as a new handle, or not at all.
-static Result<Napi::Value> hand_over(Napi::Env env, Boxes& boxes, const MadeBox& made) {
-  std::shared_ptr<OpenBox> open = boxes.find(made.record.id);
-  if (open == nullptr && made.open == nullptr) {
-    return Error(ErrorCode::kInUse,
-                 "the box " + made.record.spec.name.value_or(made.record.id) + " is running in another process");
+static const char* name_of(Ownership ownership) {
+  switch (ownership) {
+    case Ownership::kOurs:
+      return "ours";
+    case Ownership::kAdopted:
+      return "adopted";
+    case Ownership::kShared:
+      return "shared";
   }
+  return "unknown";
+}
+
+// Hands `made` to JavaScript: as the box that is open here already, or as a new handle.
+static Napi::Value hand_over(Napi::Env env, Boxes& boxes, const MadeBox& made) {
+  std::shared_ptr<OpenBox> open = boxes.find(made.record.id);
   if (open == nullptr) boxes.adopt(open = made.open);
   Napi::Object value = Napi::Object::New(env);
   value.Set("handle", from_handle(env, open->id()));
   value.Set("reused", Napi::Boolean::New(env, made.reused));
+  value.Set("ownership", name_of(made.ownership));
   value.Set("record", to_js(env, open->view()));
-  return value.As<Napi::Value>();
+  return value;
 }
 
 // A reservation that came to nothing: its handle and its slots go back.
@@ -108,6 +117,13 @@ static void give_back(event_queue::Queue& queue, OpenBox& open) {
 static void drop(event_queue::Queue& queue, OpenBox& open) {
   give_back(queue, open);
   if (open.box) open.box->unlisten();
+}
+
+// The same for one that was there before: adopted for nobody, it is left again.
+static void drop_found(event_queue::Queue& queue, const std::shared_ptr<BoxGround>& ground, const MadeBox& made) {
+  if (made.ownership != Ownership::kAdopted) return drop(queue, *made.open);
+  ground->reactor->post([open = made.open] { open->box->leave(0); });
+  give_back(queue, *made.open);
 }
 
 static std::optional<CreateRequest::Named> named_snapshot_of(const Napi::Object& request) {
@@ -142,27 +158,26 @@ HandleId Boxes::create(Napi::Env env, const CreateRequest& wanted, bool wants_pr
     throw;
   }
   const auto done = [operation, open, ground = *ground, queue = queue_, self = weak_from_this()](Result<MadeBox> made) {
-    const bool kept = made.ok() && made->open != nullptr;
-    if (!made.ok() || !operation->cancel().try_commit()) {
-      const bool destroyed = kept && !made->reused;
-      if (destroyed) destroy_box(ground, open);
-      destroyed ? give_back(*queue, *open) : drop(*queue, *open);
-      return operation->complete(
-          failure(made.ok() ? Error(ErrorCode::kCancelled, "the operation was cancelled") : made.error()));
+    if (!made.ok()) {
+      drop(*queue, *open);
+      return operation->complete(failure(std::move(made).error()));
     }
-    if (!kept) drop(*queue, *open);
-    auto value = [self, made = *made, queue](Napi::Env at) -> Result<Napi::Value> {
+    if (!operation->cancel().try_commit()) {
+      if (!made->reused) destroy_box(ground, open);
+      made->reused ? drop_found(*queue, ground, *made) : give_back(*queue, *open);
+      return operation->complete(failure(Error(ErrorCode::kCancelled, "the operation was cancelled")));
+    }
+    auto value = [self, made = *made, ground, queue](Napi::Env at) -> Result<Napi::Value> {
       const auto boxes = self.lock();
       if (!boxes) return Error(ErrorCode::kClosed, "the runtime is closed");
-      auto handed = hand_over(at, *boxes, made);
+      const Napi::Value handed = hand_over(at, *boxes, made);
       // It was opened twice at once: the other one stands.
-      if (made.open && boxes->find(made.record.id) != made.open) drop(*queue, *made.open);
+      if (boxes->find(made.record.id) != made.open) drop_found(*queue, ground, made);
       return handed;
     };
     auto reclaim = [ground, queue, made = *made] {
-      if (!made.open) return;
       if (!made.reused) destroy_box(ground, made.open);
-      made.reused ? drop(*queue, *made.open) : give_back(*queue, *made.open);
+      made.reused ? drop_found(*queue, ground, made) : give_back(*queue, *made.open);
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value)), std::move(reclaim)));
   };
@@ -185,22 +200,23 @@ HandleId Boxes::open(Napi::Env env, const Napi::Object& request) {
     give_back(*queue_, *open);
     throw;
   }
-  (*ground)->on_worker(operation, [=, ground = *ground, queue = queue_, self = weak_from_this()] {
-    auto made = find_box(ground, home, id_or_name, open);
-    if (!made.ok() || made->open == nullptr) drop(*queue, *open);
-    if (!made.ok()) return operation->complete(failure(std::move(made).error()));
-    auto value = [self, made = *made, queue](Napi::Env at) -> Result<Napi::Value> {
+  const auto done = [operation, open, ground = *ground, queue = queue_, self = weak_from_this()](Result<MadeBox> made) {
+    if (!made.ok()) {
+      drop(*queue, *open);
+      return operation->complete(failure(std::move(made).error()));
+    }
+    auto value = [self, made = *made, ground, queue](Napi::Env at) -> Result<Napi::Value> {
       const auto boxes = self.lock();
       if (!boxes) return Error(ErrorCode::kClosed, "the runtime is closed");
-      auto handed = hand_over(at, *boxes, made);
-      if (made.open && boxes->find(made.record.id) != made.open) drop(*queue, *made.open);
+      const Napi::Value handed = hand_over(at, *boxes, made);
+      if (boxes->find(made.record.id) != made.open) drop_found(*queue, ground, made);
       return handed;
     };
-    auto reclaim = [queue, made = *made] {
-      if (made.open) drop(*queue, *made.open);
-    };
+    auto reclaim = [queue, made = *made, ground] { drop_found(*queue, ground, made); };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value)), std::move(reclaim)));
-  });
+  };
+  (*ground)->on_worker(operation,
+                       [=, ground = *ground] { find_box(ground, home, id_or_name, open, operation->cancel(), done); });
   return operation->id();
 }
 
@@ -414,6 +430,10 @@ void Boxes::command_box(const std::shared_ptr<OpenBox>& open, std::uint32_t numb
   }
   if (verb == "resume") {
     ground_->reactor->post([open, number] { open->box->resume(number); });
+    return;
+  }
+  if (verb == "leave") {
+    ground_->reactor->post([open, number] { open->box->leave(number); });
     return;
   }
   if (verb != "stop") throw Napi::TypeError::New(request.Env(), "verb: a box has no '" + verb + "'");

@@ -117,6 +117,8 @@ bool Session::message(const Message& message) {
       return shared_.guest && thaw(message);
     case Type::kShutdown:
       return shared_.guest && shut_down(message);
+    case Type::kPart:
+      return part(message);
     case Type::kSpawn:
       return spawn(message);
     case Type::kKill:
@@ -200,6 +202,15 @@ bool Session::shut_down(const Message& message) {
   const auto stop = protocol::decode_stop(message.payload);
   if (!stop.ok() || message.header.channel != 0) return false;
   shared_.shut_down(stop.value().grace_ms);
+  return true;
+}
+
+// The next host finds the session as the first one did.
+bool Session::part(const Message& message) {
+  if (!message.payload.empty() || message.header.channel != 0) return false;
+  executions_.clear();
+  outbox_.forget();
+  outbox_.send(Type::kParted, 0, message.header.request);
   return true;
 }
 

@@ -65,6 +65,7 @@ class Session {
   bool thaw(const protocol::Message& message);
   bool greeted_anew(const protocol::Message& message);
   bool shut_down(const protocol::Message& message);
+  bool part(const protocol::Message& message);
   bool spawn(const protocol::Message& message);
   bool kill(const protocol::Message& message);
   bool resize(const protocol::Message& message);

@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "box/keeper_process.h"
 #include "protocol/packet_socket.h"
 
 namespace sluicebox::box {
@@ -35,7 +36,7 @@ std::int64_t now_ms() {
 bool allowed(State from, State to) {
   switch (from) {
     case State::kCreated:
-      return to == State::kStarting || to == State::kRemoved;
+      return to == State::kStarting || to == State::kRunning || to == State::kRemoved;
     case State::kStarting:
       return to == State::kRunning || to == State::kFailed;
     case State::kRunning:
@@ -148,29 +149,40 @@ Status Box::finish_start(Result<LaunchedBox> launched) {
     return error;
   };
   if (!launched.ok()) return fail(std::move(launched).error());
-  process_ = std::move(launched->process);
-  control_ = std::move(launched->control);
-  warnings_ = std::move(launched->warnings);
+  is_ours_ = true;
+  started_at_ms_ = now_ms();
+  if (Status taken = take(std::move(launched).value()); !taken.ok()) return fail(std::move(taken).error());
+  change(State::kRunning);
+  return ok_status();
+}
+
+Status Box::join(RunningBox running) {
+  is_ours_ = running.is_ours;
+  started_at_ms_ = running.started_at_ms;
+  TRY(take(std::move(running.box)));
+  change(State::kRunning);
+  return ok_status();
+}
+
+Status Box::take(LaunchedBox launched) {
+  process_ = std::move(launched.process);
+  control_ = std::move(launched.control);
+  warnings_ = std::move(launched.warnings);
   {
     MutexLock lock(mutex_);
-    record_.first_uid = launched->first_uid;
+    record_.first_uid = launched.first_uid;
   }
-  started_at_ms_ = now_ms();
-  session_ = std::make_unique<Session>(*reactor_, std::move(launched->session),
-                                       [this](Error why) { session_lost(std::move(why)); });
-  machine_ = std::move(launched->machine);
+  session_ = std::make_unique<Session>(*reactor_, std::move(launched.session),
+                                       [this](Error why, Session::End end) { session_lost(std::move(why), end); });
+  machine_ = std::move(launched.machine);
   reason_ = StopReason::kRequested;
   Status watched = session_->start();
   if (watched.ok() && machine_)
     watched = machine_->attach(*reactor_, [this](Machine::End end) { machine_ended(std::move(end)); });
   if (watched.ok()) watched = reactor_->watch(control_.get(), EPOLLIN, &control_ear_);
   if (watched.ok()) watched = reactor_->watch(process_.get(), EPOLLIN, &process_ear_);
-  if (!watched.ok()) {
-    abandon();
-    return fail(std::move(watched).error());
-  }
-  change(State::kRunning);
-  return ok_status();
+  if (!watched.ok()) abandon();
+  return watched;
 }
 
 // ---------- work ----------
@@ -178,6 +190,7 @@ Result<std::shared_ptr<Execution>> Box::execute(ExecutionOptions options, std::s
                                                 Execution::Spawned spawned) {
   if (state_ != State::kRunning) return wrong_state("run programs");
   if (why_) return Error(*why_);
+  if (leaving_) return Error(ErrorCode::kBoxState, "the box is being left, so it cannot run programs");
   // Nothing but frames crosses a machine's port.
   options.framed = options.framed || machine_ != nullptr;
   auto execution = std::make_shared<Execution>(*reactor_, *session_, std::move(options), std::move(listener));
@@ -223,6 +236,66 @@ void Box::thaw() {
   if (session_) session_->thaw();
 }
 
+// ---------- another owner ----------
+// The agent ends the executions and falls silent; then QEMU's keeper is not heard any more; then the keeper has it all.
+void Box::leave(std::uint32_t request) {
+  const auto refuse = [&](Error why) {
+    if (request == 0) return unlisten();
+    if (listener_) listener_->answered(request, std::move(why));
+  };
+  if (state_ != State::kRunning || why_ || leaving_) return refuse(wrong_state("be left to run on"));
+  if (!is_ours_) return refuse(Error(ErrorCode::kBoxState, "another process owns the box"));
+  if (machine_ && !machine_->is_idle())
+    return refuse(Error(ErrorCode::kInUse, "a snapshot of the box is being taken, or its disk is being moved"));
+  leaving_ = request;
+  session_->part(Error(ErrorCode::kBoxLost, "the box was left to run on by itself"),
+                 [self = shared_from_this()](Result<protocol::FrameLink> agent) {
+                   agent.ok() ? self->leave_machine(std::move(agent).value()) : self->cannot_leave(agent.error());
+                 });
+}
+
+void Box::leave_machine(protocol::FrameLink agent) {
+  if (!machine_) return give_to_keeper({.agent = std::move(agent), .machine = std::nullopt, .chains = {}});
+  const auto link = std::make_shared<protocol::FrameLink>(std::move(agent));
+  machine_->release([self = shared_from_this(), link, chains = machine_->chains()](Result<MachineParts> parts) {
+    if (!parts.ok()) return self->cannot_leave(parts.error());
+    self->give_to_keeper({.agent = std::move(*link), .machine = std::move(parts).value(), .chains = chains});
+  });
+}
+
+// It answers, and left() follows.
+void Box::give_to_keeper(Estate estate) {
+  if (!control_.valid()) return;  // it has ended meanwhile, and that was told
+  const Bequest bequest = bequeath(std::move(estate));
+  std::vector<int> descriptors;
+  for (const UniqueFd& fd : bequest.descriptors) descriptors.push_back(fd.get());
+  const Status given =
+      protocol::send_frame(control_.get(), {.type = Type::kLeave}, protocol::encode(bequest.message), descriptors);
+  if (!given.ok()) cannot_leave(given.error());
+}
+
+// Half of it is handed over by now.
+void Box::cannot_leave(const Error& why) {
+  if (!control_.valid()) return;
+  if (!why_) why_ = why;
+  stop_keeper(std::chrono::milliseconds(0));
+}
+
+void Box::left() {
+  const auto self = shared_from_this();
+  reactor_->unwatch(process_.get());
+  forget_keeper(std::move(process_));
+  let_go();
+  answer_leave(ok_status());
+}
+
+void Box::answer_leave(Status done) {
+  const auto request = std::exchange(leaving_, std::nullopt);
+  if (!request) return;
+  if (*request == 0) return unlisten();
+  if (listener_) listener_->answered(*request, std::move(done));
+}
+
 // ---------- end ----------
 void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
   if (state_ == State::kPaused) {
@@ -245,6 +318,7 @@ void Box::stop(std::uint32_t request, std::chrono::milliseconds grace) {
 }
 
 void Box::stop_keeper(std::chrono::milliseconds grace) {
+  asked_ = true;
   const auto message = protocol::encode(protocol::Stop{.grace_ms = static_cast<std::uint64_t>(grace.count())});
   // A keeper that takes no more has as much said already; its patience below is what counts.
   [[maybe_unused]] const Status sent = protocol::send_frame(control_.get(), {.type = Type::kStop}, message);
@@ -286,27 +360,30 @@ void Box::machine_ended(Machine::End end) {
 }
 
 // The agent ended or broke its word. The keeper notices the first by itself, and is told of the second.
-void Box::session_lost(Error why) {
+void Box::session_lost(Error why, Session::End end) {
   if (!why_) why_ = std::move(why);
-  reactor_->post([self = shared_from_this()] {
+  reactor_->post([self = shared_from_this(), end] {
     // Its keeper was told already, and this is how a stop goes; to hasten it would call it forced.
     if (self->state_ == State::kStopping && self->process_.valid()) return;
     if (!self->process_.valid()) return self->end();
-    // QEMU's end is the better answer, if it comes.
-    if (self->machine_)
-      self->await_machine();
+    // QEMU's end is the better answer, and so is the keeper's: another process may have stopped the box.
+    if (self->machine_ || end == Session::End::kHungUp)
+      self->await_end();
     else
-      self->stop(0, std::chrono::milliseconds(0));
+      self->end_here();
   });
 }
 
-void Box::await_machine() {
+void Box::await_end() {
   if (power_) return;
   power_ = reactor_->at(Clock::now() + kEmptyWalls, [this] {
     power_.reset();
-    process_.valid() ? stop(0, std::chrono::milliseconds(0)) : end();
+    process_.valid() ? end_here() : end();
   });
 }
+
+// A session that somebody else's box dropped is no reason to end the box.
+void Box::end_here() { is_ours_ ? stop(0, std::chrono::milliseconds(0)) : end(); }
 
 void Box::hear_keeper() {
   std::array<std::byte, protocol::kMaxPayload> buffer;
@@ -316,6 +393,7 @@ void Box::hear_keeper() {
     auto ended = protocol::decode_ended(Bytes(buffer).first(frame.value().length));
     if (ended.ok()) ended_ = std::move(ended).value();
   }
+  if (frame.ok() && frame.value().header.type == Type::kLeft && leaving_) return left();
   // It says nothing more; its end is told by its other descriptor.
   if (!frame.ok()) reactor_->unwatch(control_.get());
 }
@@ -336,6 +414,11 @@ void Box::keeper_ended() {
 void Box::end() {
   if (state_ != State::kRunning && state_ != State::kPaused && state_ != State::kStopping) return;
   const auto self = shared_from_this();
+  // By another process.
+  if (ended_ && ended_->asked && !asked_ && state_ != State::kStopping) {
+    why_.reset();
+    change(State::kStopping);
+  }
   const Error why = why_.value_or(Error(ErrorCode::kBoxLost, "the box's first process was killed"));
   const bool orderly = state_ == State::kStopping && ended_ && ended_->asked;
   const bool killed = !ended_ || (ended_->forced && !machine_);
@@ -347,6 +430,7 @@ void Box::end() {
     change(State::kStopped, reason, std::nullopt, clean);
   else
     change(State::kFailed, reason, why);
+  answer_leave(why);
   for (const std::uint32_t request : std::exchange(stops_, {})) {
     if (listener_) listener_->stopped(request, orderly ? Result<StopReason>(reason) : Result<StopReason>(why));
   }
@@ -371,6 +455,7 @@ void Box::let_go() {
   machine_.reset();
   ended_.reset();
   why_.reset();
+  asked_ = false;
 }
 
 void Box::be_patient(std::chrono::milliseconds time) {

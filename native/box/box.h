@@ -17,8 +17,10 @@
 
 #include "base/mutex.h"
 #include "box/engine.h"
+#include "box/estate.h"
 #include "box/execution.h"
 #include "box/reactor.h"
+#include "box/running_box.h"
 #include "box/session.h"
 
 namespace sluicebox::box {
@@ -80,12 +82,14 @@ class Box final : public std::enable_shared_from_this<Box> {
   Result<LaunchedBox> launch_on_worker(std::optional<Home::Held> held, const Origin& origin, const CancelToken& cancel,
                                        Clock::time_point deadline) const;
   Status finish_start(Result<LaunchedBox> launched);
+  // The same of one that runs already: from kCreated to kRunning.
+  Status join(RunningBox running);
 
   // kBoxState when the box is not running.
   Result<std::shared_ptr<Execution>> execute(ExecutionOptions options, std::shared_ptr<ExecutionListener> listener,
                                              Execution::Spawned spawned);
   // A running machine's QEMU; null: there is none.
-  Machine* machine() const { return state_ == State::kRunning && !why_ ? machine_.get() : nullptr; }
+  Machine* machine() const { return state_ == State::kRunning && !why_ && !leaving_ ? machine_.get() : nullptr; }
   // The same of one that is paused or stopping as well: to finish what was begun.
   Machine* machine_there() const;
   // The guest's processors stand still, and go on. kUnsupported where there is no machine.
@@ -94,6 +98,10 @@ class Box final : public std::enable_shared_from_this<Box> {
   // Of a running machine: see Session.
   void freeze(bool file_systems, const std::function<void(Status)>& done);
   void thaw();
+  // Answered when the box runs on without us: nothing more is heard of it here, and its executions are gone. kInUse
+  // while something is done to it, kBoxState when it does not run, or is not ours.
+  // 0: nobody waits, and nobody is told anything more.
+  void leave(std::uint32_t request);
   // Answered when nothing of the box runs any more.
   void stop(std::uint32_t request, std::chrono::milliseconds grace);
   // For the end of everything: hangs up, and the keeper kills what is left.
@@ -118,11 +126,18 @@ class Box final : public std::enable_shared_from_this<Box> {
   void change(State state, StopReason reason = StopReason::kRequested, std::optional<Error> error = std::nullopt,
               bool clean = false);
   Error wrong_state(const char* what) const;
-  void session_lost(Error why);
+  Status take(LaunchedBox launched);
+  void session_lost(Error why, Session::End end);
+  void leave_machine(protocol::FrameLink agent);
+  void give_to_keeper(Estate estate);
+  void cannot_leave(const Error& why);
+  void left();
+  void answer_leave(Status done);
   void stop_keeper(std::chrono::milliseconds grace);
   void turn_off(std::chrono::milliseconds grace);
   void machine_ended(Machine::End end);
-  void await_machine();
+  void await_end();
+  void end_here();
   void turn_processors(std::uint32_t request, State from, State to, const char* command, const char* what);
   void hear_keeper();
   void keeper_ended();
@@ -152,6 +167,9 @@ class Box final : public std::enable_shared_from_this<Box> {
   StopReason reason_ = StopReason::kRequested;  // of a machine: how it came to its end
   std::optional<Reactor::TimerId> power_;       // until a machine that is turned off must be off
   std::vector<std::uint32_t> stops_;            // who waits for the end
+  std::optional<std::uint32_t> leaving_;        // who waits for the keeper to have it
+  bool is_ours_ = true;                         // our hang-up ends it
+  bool asked_ = false;                          // the keeper was told to stop, by us
   std::optional<Error> why_;                    // what broke first
   std::optional<Reactor::TimerId> patience_;
 };

@@ -22,6 +22,8 @@ class Console {
   // Takes what is there, within bounds. False at its end.
   bool read();
   void close() { source_.reset(); }
+  // For who reads it next.
+  UniqueFd release() { return std::move(source_); }
   const std::string& tail() const { return tail_; }
 
  private:

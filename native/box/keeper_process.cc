@@ -12,7 +12,10 @@
 #include <array>
 #include <cerrno>
 #include <csignal>
+#include <utility>
+#include <vector>
 
+#include "base/mutex.h"
 #include "protocol/packet_socket.h"
 
 namespace sluicebox::box {
@@ -59,9 +62,30 @@ int become_keeper(void* argument) {
   give_up(plan);
 }
 
+// Children of this process still, whoever has their boxes.
+struct Forgotten {
+  Mutex mutex;
+  std::vector<UniqueFd> processes GUARDED_BY(mutex);
+};
+
+void reap_forgotten(UniqueFd another) {
+  static Forgotten forgotten;
+  MutexLock lock(forgotten.mutex);
+  if (another.valid()) forgotten.processes.push_back(std::move(another));
+  std::erase_if(forgotten.processes, [](const UniqueFd& process) {
+    siginfo_t end{};
+    const int reaped =
+        ::waitid(static_cast<idtype_t>(P_PIDFD), static_cast<id_t>(process.get()), &end, WEXITED | WNOHANG | __WALL);
+    return reaped != 0 || end.si_pid != 0;
+  });
+}
+
 }  // namespace
 
+void forget_keeper(UniqueFd process) { reap_forgotten(std::move(process)); }
+
 Result<KeeperProcess> start_keeper(const std::string& program, const std::string& name) {
+  reap_forgotten({});
   auto [ours, theirs] = TRY(protocol::packet_pair());
   const UniqueFd null(::open("/dev/null", O_RDWR | O_CLOEXEC));
   if (!null.valid()) return os_error(errno, "cannot open /dev/null");

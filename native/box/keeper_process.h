@@ -20,4 +20,7 @@ struct KeeperProcess {
 // descriptor 3; of 0 to 2 it gets /dev/null.
 Result<KeeperProcess> start_keeper(const std::string& program, const std::string& name);
 
+// Its box runs on without us. It is reaped when it has ended and another keeper is started or forgotten.
+void forget_keeper(UniqueFd process);
+
 }  // namespace sluicebox::box

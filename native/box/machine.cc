@@ -33,9 +33,10 @@ class Machine::Process final : public Channel {
   Machine* machine_;
 };
 
-Machine::Machine(MachineParts parts) : parts_(std::move(parts)) {}
+Machine::Machine(MachineParts parts, Chains chains) : parts_(std::move(parts)), chains_(std::move(chains)) {}
 
 Machine::~Machine() {
+  *alive_ = false;
   if (reactor_ == nullptr) return;
   ended_ = nullptr;
   for (Console* console : {&parts_.console, &parts_.messages}) {
@@ -48,7 +49,7 @@ Machine::~Machine() {
 Status Machine::attach(Reactor& reactor, std::function<void(End)> ended) {
   reactor_ = &reactor;
   ended_ = std::move(ended);
-  walls_ = std::make_unique<Session>(reactor, std::move(parts_.walls), [](const Error&) {});
+  walls_ = std::make_unique<Session>(reactor, std::move(parts_.walls), [](const Error&, Session::End) {});
   if (walls_->open(std::make_shared<Process>(*this)) != kQemuChannel)
     return Error(ErrorCode::kInternal, "QEMU is not the first execution of its namespaces");
   TRY(walls_->start());
@@ -57,6 +58,23 @@ Status Machine::attach(Reactor& reactor, std::function<void(End)> ended) {
   TRY(qmp_->start());
   TRY(reactor.watch(parts_.console.get(), EPOLLIN, &console_drain_));
   return reactor.watch(parts_.messages.get(), EPOLLIN, &messages_drain_);
+}
+
+bool Machine::is_idle() const {
+  return qmp_->is_idle() && !is_moving() && parts_.console.valid() && parts_.messages.valid();
+}
+
+void Machine::release(std::function<void(Result<MachineParts>)> done) {
+  walls_->hand_over([this, alive = alive_, done = std::move(done)](Result<protocol::FrameLink> walls) {
+    if (!*alive) return done(Error(ErrorCode::kBoxLost, "the box's QEMU is gone"));
+    if (!walls.ok()) return done(std::move(walls).error());
+    for (Console* console : {&parts_.console, &parts_.messages}) {
+      if (console->valid()) reactor_->unwatch(console->get());
+    }
+    parts_.walls = std::move(walls).value();
+    parts_.qmp = qmp_->release();
+    done(std::move(parts_));
+  });
 }
 
 void Machine::drain(Console& console, std::uint32_t) {

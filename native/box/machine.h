@@ -27,7 +27,16 @@ inline constexpr std::uint32_t kQemuChannel = 1;
 
 class Machine {
  public:
-  explicit Machine(MachineParts parts);
+  // A disk as QEMU has it now.
+  struct Chain {
+    bool moving = false;             // to another base, or under a new layer: one at a time
+    unsigned tried = 0;              // moves so far, those too that came to nothing: each has block nodes of its own
+    std::string active;              // the node that the guest writes to
+    std::vector<std::string> below;  // nodes under it that do not go by themselves, nearest first
+  };
+  using Chains = std::map<std::size_t, Chain>;  // by disk; what was never moved may be missing
+
+  explicit Machine(MachineParts parts, Chains chains = {});
   ~Machine();
   Machine(const Machine&) = delete;
   Machine& operator=(const Machine&) = delete;
@@ -40,19 +49,17 @@ class Machine {
   Status attach(Reactor& reactor, std::function<void(End)> ended);
 
   Qmp& qmp() { return *qmp_; }
-  // A disk as QEMU has it now.
-  struct Chain {
-    bool moving = false;             // to another base, or under a new layer: one at a time
-    unsigned tried = 0;              // moves so far, those too that came to nothing: each has block nodes of its own
-    std::string active;              // the node that the guest writes to
-    std::vector<std::string> below;  // nodes under it that do not go by themselves, nearest first
-  };
   Chain& chain(std::size_t disk);
   bool is_moving() const;
   // Hears of each step of a migration, until it is told otherwise.
   void on_migration(std::function<void(const std::string& status)> heard) { migration_ = std::move(heard); }
   // The last that the guest said, and QEMU.
   std::string tail() const;
+  // QEMU has nothing under way, and could be handed over.
+  bool is_idle() const;
+  // For who has it next: the descriptors, with the link of the namespaces around QEMU. This one hears nothing any more.
+  void release(std::function<void(Result<MachineParts>)> done);
+  const Chains& chains() const { return chains_; }
   // QEMU alone.
   std::string messages() const { return parts_.messages.tail(); }
 
@@ -78,9 +85,11 @@ class Machine {
   std::unique_ptr<Qmp> qmp_;
   Drain console_drain_{*this, parts_.console};
   Drain messages_drain_{*this, parts_.messages};
-  std::map<std::size_t, Chain> chains_;
+  Chains chains_;
   std::function<void(const std::string&)> migration_;
   std::optional<std::string> shutdown_;  // QEMU's reason
+  // Guards a handing over against the end of this.
+  std::shared_ptr<bool> alive_ = std::make_shared<bool>(true);
 };
 
 }  // namespace sluicebox::box

@@ -41,6 +41,7 @@ protocol::Launch walls_of(const BoxRecord& record, bool maps) {
   launch.hostname = "qemu";
   launch.keep = spec.keep;
   launch.temporary_layer = true;
+  launch.exclusive = true;
   launch.storage_bytes = kQemuStorage;
   launch.memory_bytes = {.value = spec.memory_bytes.value * (maps ? 2 : 1) + kQemuMemory, .asked = false};
   launch.processes = {.value = kQemuProcesses + spec.vcpus.value, .asked = false};

@@ -142,6 +142,11 @@ bool Qmp::take(const std::string& line) {
   return true;
 }
 
+UniqueFd Qmp::release() {
+  if (socket_.valid()) reactor_.unwatch(socket_.get());
+  return std::move(socket_);
+}
+
 void Qmp::end(const Error& why) {
   if (socket_.valid()) reactor_.unwatch(socket_.get());
   socket_.reset();

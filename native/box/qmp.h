@@ -34,6 +34,10 @@ class Qmp final : public Watcher {
   // kIo with QEMU's own words, kBoxLost without QEMU.
   void execute(const std::string& command, const nlohmann::json& arguments, Answer answer,
                std::vector<UniqueFd> passed = {});
+  // Every command was answered.
+  bool is_idle() const { return waiting_.empty() && outgoing_.empty(); }
+  // For who speaks with QEMU next; this is over.
+  UniqueFd release();
   // Everyone who waits hears this.
   void end(const Error& why);
 

@@ -19,6 +19,9 @@ constexpr std::chrono::seconds kFreezePatience{20};
 constexpr std::chrono::minutes kSlowDisks{2};
 // Frames of one session before the others have their turn.
 constexpr int kFramesPerTurn = 32;
+// Of pings, to tell the last from those that only ask whether the agent lives.
+constexpr std::uint32_t kHealthRequest = 1;
+constexpr std::uint32_t kLastRequest = 2;
 
 }  // namespace
 
@@ -105,7 +108,8 @@ void Session::ready(std::uint32_t events) {
   if (why.os_error == EAGAIN) return;
   const bool hung_up = why.code == ErrorCode::kClosed;
   fail(Error(ErrorCode::kBoxLost,
-             hung_up ? "the box's agent ended" : "the box's agent is not to be trusted: " + why.message));
+             hung_up ? "the box's agent ended" : "the box's agent is not to be trusted: " + why.message),
+       hung_up ? End::kHungUp : End::kBrokeOff);
 }
 
 Status Session::receive_all() {
@@ -118,7 +122,7 @@ Status Session::receive_all() {
     const auto message = TRY(assembler_.add(frame.header, Bytes(buffer_).first(frame.length)));
     if (!message) continue;
     TRY(dispatch(*message));
-    if (!*alive) return ok_status();
+    if (!*alive || !link_.valid()) return ok_status();
     passed_.clear();
   }
   // The descriptor will not tell of these.
@@ -132,6 +136,8 @@ Status Session::receive_all() {
 Status Session::dispatch(const protocol::Message& message) {
   const protocol::Header& header = message.header;
   if (header.channel == 0) {
+    const bool answers = header.type == protocol::Type::kPong || header.type == protocol::Type::kParted;
+    if (answers && parting_ && header.request == kLastRequest) return parted();
     if (header.type == protocol::Type::kPong || header.type == protocol::Type::kHello) return ok_status();
     if (header.type == protocol::Type::kFrozen) {
       const protocol::Frozen frozen = TRY(protocol::decode_frozen(message.payload));
@@ -198,7 +204,38 @@ void Session::answer_freeze(Status done) {
 }
 
 // ---------- its end ----------
-void Session::fail(Error why) {
+void Session::part(const Error& why, HandedOver done) {
+  end_with(std::move(done), protocol::Type::kPart);
+  if (parting_) lose_channels(why);
+}
+
+void Session::hand_over(HandedOver done) { end_with(std::move(done), protocol::Type::kPing); }
+
+// Its answer is the last that is said.
+void Session::end_with(HandedOver done, protocol::Type question) {
+  if (!link_.valid()) return done(Error(ErrorCode::kBoxLost, "the box's agent is gone"));
+  if (held_ || parting_) return done(Error(ErrorCode::kInUse, "the box is being looked at"));
+  parting_ = std::move(done);
+  send(question, 0, kLastRequest, {});
+}
+
+Status Session::parted() {
+  reactor_.unwatch(link_.get());
+  if (health_) reactor_.cancel(*health_);
+  health_.reset();
+  lost_ = nullptr;
+  const auto link = std::make_shared<protocol::FrameLink>(std::exchange(link_, {}));
+  reactor_.post([done = std::exchange(parting_, nullptr), link] { done(std::move(*link)); });
+  return ok_status();
+}
+
+void Session::lose_channels(const Error& why) {
+  std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels;
+  channels.swap(channels_);
+  for (const auto& [number, channel] : channels) channel->lost(why);
+}
+
+void Session::fail(Error why, End end) {
   if (link_.valid()) reactor_.unwatch(link_.get());
   link_.reset();
   if (health_) reactor_.cancel(*health_);
@@ -206,10 +243,9 @@ void Session::fail(Error why) {
   outgoing_.clear();
   before_hold_ = 0;
   answer_freeze(why);
-  std::unordered_map<std::uint32_t, std::shared_ptr<Channel>> channels;
-  channels.swap(channels_);
-  for (const auto& [number, channel] : channels) channel->lost(why);
-  if (const auto lost = std::exchange(lost_, nullptr)) lost(std::move(why));
+  if (const auto done = std::exchange(parting_, nullptr)) done(Error(why));
+  lose_channels(why);
+  if (const auto lost = std::exchange(lost_, nullptr)) lost(std::move(why), end);
 }
 
 void Session::finish(const Error& why) {
@@ -240,7 +276,7 @@ void Session::check_health() {
   if (Clock::now() - heard_ < kSilence) return watch_health();
   if (pinged_) return fail(Error(ErrorCode::kBoxLost, "the box's agent does not answer"));
   pinged_ = true;
-  send(protocol::Type::kPing, 0, 1, {});
+  send(protocol::Type::kPing, 0, kHealthRequest, {});
   health_ = reactor_.at(Clock::now() + kSilence, [this] { check_health(); });
 }
 

@@ -32,8 +32,9 @@ class Channel {
 
 class Session final : public Watcher {
  public:
-  // Called once, when the agent hung up, said what it must not, or fell silent. The session may be destroyed in it.
-  using Lost = std::function<void(Error why)>;
+  enum class End : std::uint8_t { kHungUp, kBrokeOff };
+  // Called once, when the agent hung up; or said what it must not, or fell silent. The session may be destroyed in it.
+  using Lost = std::function<void(Error why, End end)>;
 
   Session(Reactor& reactor, protocol::FrameLink link, Lost lost);
   ~Session() override;
@@ -57,6 +58,12 @@ class Session final : public Watcher {
   void freeze(bool file_systems, std::function<void(Status)> done);
   void thaw();
 
+  // Another will speak here: `done` is handed the link, with nothing on its way in either direction, and the session is
+  // over. part(): nothing of the executions is left then, and each channel is told that it is gone.
+  using HandedOver = std::function<void(Result<protocol::FrameLink>)>;
+  void part(const Error& why, HandedOver done);
+  void hand_over(HandedOver done);
+
   // Reads what the agent said before it ended, then tells every channel that it is gone.
   void finish(const Error& why);
 
@@ -72,7 +79,10 @@ class Session final : public Watcher {
   Status receive_all();
   Status dispatch(const protocol::Message& message);
   void answer_freeze(Status done);
-  void fail(Error why);
+  void end_with(HandedOver done, protocol::Type question);
+  Status parted();
+  void lose_channels(const Error& why);
+  void fail(Error why, End end = End::kBrokeOff);
   void watch_health();
   void check_health();
 
@@ -84,6 +94,7 @@ class Session final : public Watcher {
   bool held_ = false;
   std::size_t before_hold_ = 0;  // how many of the outgoing ones go out all the same
   std::function<void(Status)> frozen_;
+  HandedOver parting_;
   std::uint32_t freezes_ = 0;  // so far: the last one's request
   bool unanswered_ = false;
   std::optional<Reactor::TimerId> patience_;

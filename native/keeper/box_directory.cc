@@ -14,6 +14,7 @@
 #include <memory>
 #include <string_view>
 
+#include "keeper/door.h"
 #include "walls/failure.h"
 
 namespace sluicebox::keeper {
@@ -117,6 +118,7 @@ Status BoxDirectory::record_cgroups(const std::vector<std::string>& cgroups) con
 
 void BoxDirectory::forget_own_files() const {
   ::unlinkat(directory_.get(), "cgroups", 0);
+  ::unlinkat(directory_.get(), kDoorName, 0);
   // The kernel's own below a kept layer: nobody may read it, so removing the layer would stumble over it. It makes it
   // anew.
   ::unlinkat(directory_.get(), "layer/work/work", AT_REMOVEDIR);

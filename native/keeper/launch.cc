@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -40,6 +41,12 @@ std::uint64_t storage_of(const Launch& launch) {
 
 // The layer lies in the box's directory.
 bool keeps_layer(const Launch& launch) { return launch.keep && !launch.temporary_layer; }
+
+std::uint64_t epoch_ms() {
+  timespec now{};
+  ::clock_gettime(CLOCK_REALTIME, &now);
+  return static_cast<std::uint64_t>(now.tv_sec) * 1000 + static_cast<std::uint64_t>(now.tv_nsec) / 1000000;
+}
 
 std::string above(const std::string& path) {
   const std::size_t cut = path.rfind('/');
@@ -205,8 +212,10 @@ void undo(Box& box) {
 
 Result<Box> launch(Order order, std::optional<Spare> spare, int owner) {
   Box box;
+  box.exclusive = order.launch.exclusive;
   box.directory = TRY(BoxDirectory::open(std::move(order.directory), std::move(order.lock), order.launch.id));
   const Status done = start(order, std::move(spare), box, owner);
+  box.started_at_ms = epoch_ms();
   if (done.ok()) return box;
   undo(box);
   return done.error();

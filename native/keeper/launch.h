@@ -35,6 +35,8 @@ struct Box {
   walls::Process first;
   UniqueFd link;
   std::vector<std::string> warnings;
+  bool exclusive = false;           // there is no session beside the owner's
+  std::uint64_t started_at_ms = 0;  // of the epoch
 };
 
 // `spare`: taken if it fits the order, else ended. `owner`: when it hangs up meanwhile, kClosed. A failure leaves

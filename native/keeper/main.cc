@@ -13,6 +13,7 @@
 #include <optional>
 
 #include "keeper/answer.h"
+#include "keeper/door.h"
 #include "keeper/launch.h"
 #include "keeper/setup.h"
 #include "keeper/spare.h"
@@ -126,15 +127,21 @@ int run(char* argument) {
     if (box.error().code == ErrorCode::kClosed && !keep) clean_for_owner(std::move(directory), id);
     return fail(box.error());
   }
+  Company company{.owner = UniqueFd(kOwner), .door = {}, .others = {}};
+  auto door = open_door(box.value().directory.get());
+  if (door.ok())
+    company.door = std::move(door).value();
+  else
+    box.value().warnings.push_back("no other process gets in: " + door.error().message);
   protocol::Launched launched;
   launched.pid = static_cast<std::uint32_t>(box.value().first.pid);
   launched.first_uid = box.value().ids.first;
   launched.warnings = box.value().warnings;
   // Without an owner the watch ends at once.
   (void)say(kOwner, Type::kLaunched, protocol::encode(launched));
-  protocol::Ended ended = watch(box.value(), kOwner);
+  protocol::Ended ended = watch(box.value(), company);
   clean(box.value(), keep, ended);
-  (void)say(kOwner, Type::kEnded, protocol::encode(ended));
+  company.tell(Type::kEnded, protocol::encode(ended));
   return 0;
 }
 

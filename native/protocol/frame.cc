@@ -28,6 +28,8 @@ bool is_type(std::uint8_t number) {
     case Type::kResized:
     case Type::kInputClosed:
     case Type::kCredit:
+    case Type::kPart:
+    case Type::kParted:
     case Type::kSession:
     case Type::kShutdown:
     case Type::kMachine:
@@ -42,6 +44,12 @@ bool is_type(std::uint8_t number) {
     case Type::kStop:
     case Type::kPrepare:
     case Type::kEnded:
+    case Type::kLeave:
+    case Type::kLeft:
+    case Type::kAdopt:
+    case Type::kAttach:
+    case Type::kGiven:
+    case Type::kRefused:
       return true;
   }
   return false;

@@ -53,6 +53,11 @@ enum class Type : std::uint8_t {
   // both ways: how many bytes more may be sent
   kCredit = 40,
 
+  // host to agent, and its answer: who speaks here goes, and another will. The executions end, and nothing of them is
+  // said any more.
+  kPart = 41,
+  kParted = 42,
+
   // keeper to agent
   kSession = 50,   // with a socket: a session of its own begins on it
   kShutdown = 51,  // end all executions, then yourself
@@ -74,6 +79,15 @@ enum class Type : std::uint8_t {
   kStop = 63,
   kEnded = 64,
   kPrepare = 65,  // to a keeper, with the agent's binary: build ahead what the usual order will ask for; not answered
+
+  // The owner goes, and the box runs on: the keeper holds for the next owner what travels with kLeave.
+  kLeave = 66,
+  kLeft = 67,
+  // On the keeper's socket, each with a Hello. Answered by kGiven, or by kRefused.
+  kAdopt = 68,   // be its owner from here on, with all that was left
+  kAttach = 69,  // have a session beside the owner's
+  kGiven = 70,
+  kRefused = 71,
 };
 
 struct Header {

@@ -37,6 +37,12 @@ void FrameLink::reset() {
   begin_ = end_ = 0;
 }
 
+UniqueFd FrameLink::release() {
+  UniqueFd fd = std::move(fd_);
+  reset();
+  return fd;
+}
+
 // ---------- out ----------
 Status FrameLink::send(const Header& header, Bytes payload, std::span<const int> descriptors) {
   if (kind_ == Kind::kPackets) return send_frame(fd_.get(), header, payload, descriptors);

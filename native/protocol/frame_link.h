@@ -26,6 +26,8 @@ class FrameLink {
   bool valid() const { return fd_.valid(); }
   bool is_stream() const { return kind_ == Kind::kStream; }
   void reset();
+  // For who speaks there next. Nothing may be on its way.
+  UniqueFd release();
 
   // One frame as it is. kClosed with os_error EAGAIN when there is no room: nothing of it was sent.
   Status send(const Header& header, Bytes payload, std::span<const int> descriptors = {});

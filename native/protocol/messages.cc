@@ -272,6 +272,7 @@ Encoded encode(const Launch& launch) {
   writer.u8(static_cast<std::uint8_t>(launch.root));
   writer.flag(launch.keep);
   writer.flag(launch.temporary_layer);
+  writer.flag(launch.exclusive);
   writer.u64(launch.storage_bytes);
   writer.flag(launch.storage_asked);
   put(writer, launch.memory_bytes);
@@ -289,6 +290,7 @@ Result<Launch> decode_launch(Bytes bytes) {
   launch.root = enumerator(reader, Root::kHost, Root::kDirectory, valid);
   launch.keep = reader.flag();
   launch.temporary_layer = reader.flag();
+  launch.exclusive = reader.flag();
   launch.storage_bytes = reader.u64();
   launch.storage_asked = reader.flag();
   launch.memory_bytes = limit_of(reader);
@@ -456,6 +458,46 @@ Result<Ended> decode_ended(Bytes bytes) {
   ended.leftovers = reader.texts();
   if (!reader.ok()) return malformed("ended");
   return ended;
+}
+
+Encoded encode(const Leave& leave) {
+  Writer writer;
+  writer.text(leave.state);
+  std::string descriptors;
+  for (const Left each : leave.descriptors) descriptors.push_back(static_cast<char>(each));
+  writer.text(descriptors);
+  return writer.take();
+}
+Result<Leave> decode_leave(Bytes bytes) {
+  Reader reader(bytes);
+  Leave leave;
+  leave.state = reader.text();
+  bool known = true;
+  for (const char each : reader.text()) {
+    known = known && static_cast<unsigned char>(each) <= static_cast<unsigned char>(Left::kLast);
+    leave.descriptors.push_back(static_cast<Left>(each));
+  }
+  if (!reader.ok() || !known) return malformed("leave");
+  return leave;
+}
+
+Encoded encode(const Given& given) {
+  Writer writer;
+  writer.u64(given.started_at_ms);
+  writer.u32(given.first_uid);
+  writer.texts(given.warnings);
+  writer.text(given.state);
+  return writer.take();
+}
+Result<Given> decode_given(Bytes bytes) {
+  Reader reader(bytes);
+  Given given;
+  given.started_at_ms = reader.u64();
+  given.first_uid = reader.u32();
+  given.warnings = reader.texts();
+  given.state = reader.text();
+  if (!reader.ok()) return malformed("given");
+  return given;
 }
 
 }  // namespace sluicebox::protocol

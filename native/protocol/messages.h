@@ -219,6 +219,7 @@ struct Launch {
   Root root = Root::kHost;
   bool keep = false;  // the layer lies in the box's directory and outlives this launch; else it and the directory go
   bool temporary_layer = false;  // the layer goes even where the directory stays
+  bool exclusive = false;        // there is no session beside the owner's
   std::uint64_t storage_bytes = 0;
   bool storage_asked = false;
   Limit memory_bytes;
@@ -237,6 +238,7 @@ struct Launched {
 Encoded encode(const Launched& launched);
 Result<Launched> decode_launched(Bytes bytes);
 
+// kLaunchFailed, kRefused.
 struct LaunchFailed {
   std::uint32_t code = 0;  // an ErrorCode
   std::uint32_t os_error = 0;
@@ -263,5 +265,29 @@ struct Ended {
 };
 Encoded encode(const Ended& ended);
 Result<Ended> decode_ended(Bytes bytes);
+
+// What the keeper does with a descriptor that was left with it, until somebody adopts the box.
+enum class Left : std::uint8_t {
+  kHold = 0,
+  kDrain = 1,  // reads what comes and throws it away
+  kLast = 2,   // whatever comes means that the box is over
+};
+// With it travels a descriptor for each of `descriptors`.
+struct Leave {
+  std::string state;  // the owner's own text, for the next one
+  std::vector<Left> descriptors;
+};
+Encoded encode(const Leave& leave);
+Result<Leave> decode_leave(Bytes bytes);
+
+// To who adopts: what was left, descriptors and text. To who attaches: a new session.
+struct Given {
+  std::uint64_t started_at_ms = 0;  // of the epoch
+  std::uint32_t first_uid = 0;
+  std::vector<std::string> warnings;
+  std::string state;
+};
+Encoded encode(const Given& given);
+Result<Given> decode_given(Bytes bytes);
 
 }  // namespace sluicebox::protocol

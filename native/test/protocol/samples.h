@@ -94,6 +94,7 @@ inline std::vector<Sample> samples() {
                      .root = Root::kDirectory,
                      .keep = true,
                      .temporary_layer = true,
+                     .exclusive = true,
                      .storage_bytes = 9,
                      .storage_asked = true,
                      .memory_bytes = limit,
@@ -109,6 +110,10 @@ inline std::vector<Sample> samples() {
       {"ended",
        encode(Ended{.asked = true, .forced = true, .signaled = true, .code = 9, .oom_kills = 2, .leftovers = {"a: b"}}),
        [](Bytes b) { return reencode(decode_ended(b)); }},
+      {"leave", encode(Leave{.state = "{}", .descriptors = {Left::kHold, Left::kDrain, Left::kLast}}),
+       [](Bytes b) { return reencode(decode_leave(b)); }},
+      {"given", encode(Given{.started_at_ms = 1, .first_uid = 65536, .warnings = {"one"}, .state = "{}"}),
+       [](Bytes b) { return reencode(decode_given(b)); }},
   };
 }
 

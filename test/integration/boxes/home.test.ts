@@ -58,7 +58,7 @@ test('B5: of two runtimes creating one name, one wins and the other gets BOX_EXI
   expect(idsIn(home)).toHaveLength(5)
 })
 
-test('B5: of two processes creating one name, one wins; reuse and replace spare the box of the live other', async () => {
+test('B5: of two processes creating one name, one wins; reuse gives both that box, and replace spares it while the other lives', async () => {
   const home = makeFolder()('home')
   const [one, two] = [startServant(home), startServant(home)]
   await Promise.all([one.ready(), two.ready()])
@@ -68,8 +68,8 @@ test('B5: of two processes creating one name, one wins; reuse and replace spare 
   const [winner, loser] = ends[0] === id ? [one, two] : [two, one]
   const trace = traceOf(id)
   expect(await loser.ask('create', 'web', 'replace')).toBe('IN_USE')
-  expect(await loser.ask('create', 'web', 'reuse')).toBe('IN_USE')
-  expect(await loser.ask('get', 'web')).toBe('IN_USE')
+  expect(await loser.ask('create', 'web', 'reuse')).toBe(id)
+  expect(await loser.ask('get', 'web')).toBe(id)
   expect(await loser.ask('list')).toBe(`${id} running`)
   expect(keeperOf(id)?.pid).toBe(trace.keeper.pid)
   expect(await winner.ask('stop', 'web')).toBe('requested')
