@@ -12,7 +12,8 @@ import {
 const runtime = new Runtime({ workers: 2, queue: { maxEvents: 64 }, allowPaths: ['/'], templates: false })
 expectAssignable<AsyncDisposable>(runtime)
 expectType<RuntimeStats>(runtime.stats())
-expectType<Promise<void>>(runtime.close({ timeoutMs: 10 }))
+expectType<Promise<void>>(runtime.close({ timeoutMs: 10, boxes: 'leave' }))
+expectError(runtime.close({ boxes: 'kill' }))
 
 expectType<Promise<ImageInfo>>(runtime.images.create('a', { format: 'qcow2', size: '10G', clusterSize: '64K' }))
 expectType<Promise<ImageInfo>>(runtime.images.create('a', { format: 'raw', size: 1024, preallocation: 'full' }))

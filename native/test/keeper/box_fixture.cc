@@ -197,6 +197,15 @@ protocol::Ended BoxUnderTest::await_end() {
   return protocol::decode_ended(payload).value();
 }
 
+void BoxUnderTest::send_to_keeper(protocol::Type type, Bytes payload, std::span<const int> passed) {
+  REQUIRE(protocol::send_frame(control_.get(), {.type = type}, payload, passed).ok());
+}
+
+protocol::Type BoxUnderTest::await_word() {
+  std::vector<std::byte> payload;
+  return receive(payload).type;
+}
+
 void BoxUnderTest::kill_keeper() { ::kill(keeper_, SIGKILL); }
 
 int BoxUnderTest::await_keeper() {

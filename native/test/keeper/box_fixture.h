@@ -73,6 +73,8 @@ class BoxUnderTest {
 
   protocol::Ended stop(std::uint64_t grace_ms = 0);
   protocol::Ended await_end();
+  void send_to_keeper(protocol::Type type, Bytes payload, std::span<const int> descriptors);
+  protocol::Type await_word();
   void hang_up() { control_.reset(); }
   void kill_keeper();
   // The keeper's exit status; 1000 + signal.
