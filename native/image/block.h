@@ -115,6 +115,16 @@ class Block {
   virtual Status can_set_backing(const std::optional<BackingReference>& backing) const;
   // One atomic header update, durable on return. Writes before it were flushed by the caller.
   virtual Status set_backing(const std::optional<BackingReference>& backing);
+  // Whether the disk can be `size` bytes large, a multiple of 512: kUnsupported where the format or what the image
+  // holds is in the way, kInvalidArgument where the size is. Known before any write.
+  virtual Status can_resize(std::uint64_t size) const;
+  // Before a disk grows to `size`: from here on writes may reach up to there, in whole units, though nobody sees them
+  // yet and the disk ends where it did. Nothing that lies there from before is shown when it has grown.
+  virtual Status make_room(std::uint64_t) { return {}; }
+  // One atomic update, durable on return. Growing comes after make_room(), and the caller flushed what it wrote there;
+  // shrinking gives the space of what lay beyond back afterwards.
+  virtual Status resize(std::uint64_t size);
+
   // Bytes shown by internal snapshots depend on the backing, so a safe rebase has to know.
   virtual bool has_internal_snapshots() const { return false; }
 

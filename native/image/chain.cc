@@ -22,6 +22,7 @@ Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access acc
   layer.path = path;
   layer.resolved_path = found.resolved_path();
   layer.identity = found.identity();
+  layer.regular = found.is_regular();
   if (context.before_lock) context.before_lock();
   if (access != Access::kShared) {
     const LockMode mode = access == Access::kWrite ? LockMode::kWriter : LockMode::kReader;

@@ -30,6 +30,7 @@ struct Layer {
   ImageDirectories directories;
   std::string resolved_path;  // absolute, without symlinks
   FileIdentity identity;
+  bool regular = true;             // no block device
   bool locks_unavailable = false;  // asked for, but the file system has none
   std::unique_ptr<File> file;
   std::unique_ptr<Block> block;
@@ -40,8 +41,9 @@ struct Layer {
 Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> format, Access access,
                          OperationContext& context, Purpose purpose = Purpose::kContent);
 
-// The layers below `overlay` for the reference `backing` (none: empty), nearest first, each opened for reading. Refuses
-// by policy, by cycle (device and inode, `overlay` included), by depth, and a recorded backing without a format.
+// The layers below `overlay` for the reference `backing` (none: empty), nearest first, each opened for reading but for
+// one. Refuses by policy, by cycle (device and inode, `overlay` included), by depth, and a recorded backing without a
+// format.
 struct OpenBacking {
   // Only its paths, directories and identity count: it need not be open (nor exist, with identity 0).
   const Layer* overlay;

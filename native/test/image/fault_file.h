@@ -1,6 +1,6 @@
 // fault_file.h: a file whose power can be cut at any write or sync, or whose disk can run full.
-// Knows: File. What was not synced is held in memory; a cut lets none, all or a torn part of it reach the real file.
-// Threads: one test.
+// Knows: File. Files of one plan are on one disk. What was not synced is held in memory; a cut lets none, all or a torn
+// part of it reach the real file. Threads: one test.
 #pragma once
 
 #include <algorithm>
@@ -28,6 +28,7 @@ struct FaultPlan {
 
   std::uint64_t steps = 0;  // writes and syncs asked for so far
   bool reached = false;     // the fault happened
+  bool cut = false;         // the power is off, for every file of this plan
 };
 
 class FaultFile final : public File {
@@ -38,6 +39,7 @@ class FaultFile final : public File {
   }
   // A process that ends leaves its writes to the kernel; one whose power was cut left them to chance.
   ~FaultFile() override {
+    if (plan_.cut) lose_power(nullptr);
     if (!dead_) apply(pending_);
   }
 
@@ -99,15 +101,20 @@ class FaultFile final : public File {
   };
 
   Status step(const Write* in_flight) {
-    if (!dead_ && plan_.steps++ != plan_.cut_at) return {};
-    if (!dead_) {
-      dead_ = true;
-      plan_.reached = true;
-      if (in_flight != nullptr) pending_.push_back(*in_flight);
-      if (plan_.surviving == Surviving::kAll) apply(pending_);
-      if (plan_.surviving == Surviving::kTornPart) apply(torn(pending_));
+    if (!plan_.cut && plan_.steps++ != plan_.cut_at) return {};
+    if (!plan_.cut) {
+      plan_.cut = plan_.reached = true;
+      lose_power(in_flight);
     }
     return os_error(EIO, "the power was cut", path());
+  }
+
+  void lose_power(const Write* in_flight) {
+    if (dead_) return;
+    dead_ = true;
+    if (in_flight != nullptr) pending_.push_back(*in_flight);
+    if (plan_.surviving == Surviving::kAll) apply(pending_);
+    if (plan_.surviving == Surviving::kTornPart) apply(torn(pending_));
   }
 
   // Whole sectors are written or not; which, and in what order, is the disk's affair.

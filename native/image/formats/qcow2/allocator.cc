@@ -45,8 +45,33 @@ Result<ClusterRun> Allocator::allocate(std::uint64_t most) {
   return run;
 }
 
+Result<ClusterRun> Allocator::allocate_row(std::uint64_t clusters) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t file_clusters = geometry.clusters_for(image_.file_end);
+  // The blocks need room as well.
+  const std::uint64_t most = clusters + clusters / geometry.refcounts_per_block() + 2;
+  std::uint64_t first = std::max(cursor_, file_clusters);
+  for (std::uint64_t at = first; at < first + most; ++at) {
+    if (!TRY(is_free(at))) first = at + 1;
+    if (first > file_clusters + kMostCountedPastEnd) {
+      return image_.corrupt("the reference counts leave no clusters free", image_.header.refcount_table_offset)
+          .advise("run check with repair");
+    }
+  }
+  first = TRY(refcounts_.make_blocks_before(first, clusters));
+  for (std::uint64_t i = 0; i < clusters; ++i) TRY(refcounts_.take(first + i));
+  return ClusterRun{first << geometry.cluster_bits, clusters};
+}
+
 void Allocator::skip_to_file_end() {
   floor_ = cursor_ = std::max(cursor_, image_.geometry().clusters_for(image_.file_end));
+}
+
+std::optional<std::uint64_t> Allocator::found_end() const {
+  if (floor_ != 0) return std::nullopt;
+  std::uint64_t end = 0;
+  in_use_.for_each([&](std::uint64_t cluster, std::uint32_t) { end = cluster + 1; });
+  return end;
 }
 
 void Allocator::lowered(std::uint64_t cluster, std::uint64_t left) {

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 
 #include "base/result.h"
 #include "image/formats/qcow2/image_state.h"
@@ -24,6 +25,8 @@ class Allocator {
   // 1 to `most` clusters side by side, each now counted once. kImageCorrupt when a cluster that nobody counts holds
   // metadata.
   Result<ClusterRun> allocate(std::uint64_t most);
+  // As many side by side, behind the end of the file; the blocks that are to count them lie before them.
+  Result<ClusterRun> allocate_row(std::uint64_t clusters);
   // Passes over everything inside the file: what comes next has never held a byte.
   void skip_to_file_end();
   // Called before the first allocate(): a stored count of 0 is only believed where nothing was found to refer to the
@@ -31,6 +34,8 @@ class Allocator {
   void set_in_use(ReferenceCounter counts) { in_use_ = std::move(counts); }
   // References to the cluster that were found and are not taken back since.
   std::uint64_t found_references(std::uint64_t cluster) const { return in_use_.get(cluster); }
+  // The cluster behind the last one that anything was found to refer to. Nothing where not all could be followed.
+  std::optional<std::uint64_t> found_end() const;
   // The cluster lost a reference, and its stored count is `left`.
   void lowered(std::uint64_t cluster, std::uint64_t left);
 

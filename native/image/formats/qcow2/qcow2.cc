@@ -44,6 +44,9 @@ class Qcow2Block final : public Block {
     return can_update_backing(*image_, backing);
   }
   Status set_backing(const std::optional<BackingReference>& backing) override;
+  Status can_resize(std::uint64_t size) const override;
+  Status make_room(std::uint64_t size) override;
+  Status resize(std::uint64_t size) override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
@@ -53,6 +56,7 @@ class Qcow2Block final : public Block {
   Status prepare_silently();
   Status reload(const CancelToken& cancel);
   Status readable(std::uint64_t offset, std::uint64_t length) const;
+  Status within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
   Error read_only() const {
@@ -63,6 +67,7 @@ class Qcow2Block final : public Block {
   OpenOptions options_;
   std::string unreadable_;  // the feature's name, where only info() works
   std::unique_ptr<Writer> writer_;
+  std::uint64_t room_end_ = 0;  // writes may reach up to here, where that is behind the disk's end
 };
 
 Error unsupported(const File& file, const std::string& feature) {
@@ -124,13 +129,18 @@ Status Qcow2Block::reload(const CancelToken& cancel) {
 Status Qcow2Block::readable(std::uint64_t offset, std::uint64_t length) const {
   if (!unreadable_.empty()) return unsupported(image_->file, unreadable_);
   if (options_.info_only) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
-  const auto end = checked_add(offset, length);
-  if (!end || *end > size()) return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
-  return {};
+  return within(offset, length, size());
+}
+
+Status Qcow2Block::within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const {
+  const auto reached = checked_add(offset, length);
+  if (reached && *reached <= end) return {};
+  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
 }
 
 Status Qcow2Block::writable(std::uint64_t offset, std::uint64_t length) const {
-  TRY(readable(offset, length));
+  TRY(readable(0, 0));
+  TRY(within(offset, length, std::max(size(), room_end_)));
   if (!writer_) return read_only();
   const Geometry& geometry = image_->geometry();
   if (geometry.in_cluster(offset) != 0 || (geometry.in_cluster(length) != 0 && offset + length != size())) {
@@ -226,6 +236,45 @@ Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
   TRY(writer_->flush());
   TRY(writer_->prepare_header());
   return update_backing(*image_, backing);
+}
+
+Status Qcow2Block::can_resize(std::uint64_t new_size) const {
+  const std::string& path = image_->file.path();
+  if (has_internal_snapshots()) {
+    return Error(ErrorCode::kUnsupported, "the image has internal snapshots, which are of its present size")
+        .on(path)
+        .advise("remove its internal snapshots first");
+  }
+  const Geometry& geometry = image_->geometry();
+  if (geometry.l1_entries_for(new_size) <= kMaxL1Entries) return {};
+  return Error(ErrorCode::kInvalidArgument, "size: " + std::to_string(new_size) + " bytes are more than clusters of " +
+                                                std::to_string(geometry.cluster()) + " bytes can map")
+      .on(path);
+}
+
+Status Qcow2Block::make_room(std::uint64_t new_size) {
+  TRY(can_resize(new_size));
+  if (!writer_) return read_only();
+  TRY(prepare_silently());
+  TRY(writer_->make_room(new_size));
+  const Geometry& geometry = image_->geometry();
+  room_end_ = geometry.clusters_for(new_size) << geometry.cluster_bits;
+  return {};
+}
+
+// Smaller first, and then the clusters: killed in between, what is beyond the end is hidden, and leaks at most.
+Status Qcow2Block::resize(std::uint64_t new_size) {
+  TRY(can_resize(new_size));
+  if (!writer_) return read_only();
+  TRY(prepare_silently());
+  const bool shrinks = new_size < size();
+  if (new_size > size() && new_size > room_end_) TRY(make_room(new_size));
+  TRY(writer_->set_disk_size(new_size));
+  room_end_ = 0;
+  if (!shrinks) return {};
+  const Geometry& geometry = image_->geometry();
+  TRY(writer_->unmap_from(geometry.clusters_for(new_size) << geometry.cluster_bits));
+  return writer_->trim();
 }
 
 Status Qcow2Block::preallocate(ProgressSink& progress, const CancelToken& cancel) {

@@ -124,6 +124,53 @@ Status Refcounts::grow_table(std::uint64_t cluster) {
   return {};
 }
 
+// The blocks count themselves too, so their number settles in a few rounds.
+Result<std::uint64_t> Refcounts::make_blocks_before(std::uint64_t cluster, std::uint64_t row) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t per_block = geometry.refcounts_per_block();
+  std::vector<std::uint64_t> missing;
+  while (true) {
+    const std::uint64_t last = (cluster + missing.size() + row - 1) / per_block;
+    if (last >= image_.refcount_table.size()) {
+      // What no table counts begins with a block of its own: there the larger table goes, and the row behind it.
+      cluster = std::max<std::uint64_t>(cluster, image_.refcount_table.size() * per_block);
+      TRY(grow_table(cluster));
+      cluster = (image_.header.refcount_table_offset >> geometry.cluster_bits) + image_.header.refcount_table_clusters;
+      missing.clear();
+      continue;
+    }
+    const std::size_t before = missing.size();
+    missing.clear();
+    for (std::uint64_t index = cluster / per_block; index <= last; ++index) {
+      if (image_.refcount_table[index] == 0) missing.push_back(index);
+    }
+    if (missing.size() == before) break;
+  }
+  for (std::size_t i = 0; i < missing.size(); ++i) new_block(missing[i], (cluster + i) << geometry.cluster_bits);
+  for (std::size_t i = 0; i < missing.size(); ++i) TRY(take(cluster + i));
+  return cluster + missing.size();
+}
+
+Result<std::optional<std::uint64_t>> Refcounts::highest_counted(std::uint64_t block_index) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t first = block_index * geometry.refcounts_per_block();
+  const std::uint64_t own = image_.refcount_table[block_index] >> geometry.cluster_bits;
+  for (std::uint64_t cluster = first + geometry.refcounts_per_block(); cluster-- > first;) {
+    if (cluster != own && TRY(get(cluster)) != 0) return std::optional(cluster);
+  }
+  return std::optional<std::uint64_t>();
+}
+
+std::uint64_t Refcounts::drop_block(std::uint64_t block_index) {
+  const std::uint64_t offset = image_.refcount_table[block_index];
+  image_.refcount_table[block_index] = 0;
+  dirty_entries_.insert(block_index);
+  dirty_.erase(block_index);
+  blocks_.forget(offset);
+  if (block_index == current_index_) current_index_ = ~std::uint64_t{0};
+  return offset >> image_.geometry().cluster_bits;
+}
+
 Status Refcounts::write_blocks() {
   for (auto& [index, block] : dirty_) {
     TRY(image_.write(block->dirty_offset(), block->dirty_bytes()));

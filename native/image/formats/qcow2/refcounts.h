@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <set>
 #include <unordered_map>
 #include <vector>
@@ -31,6 +32,15 @@ class Refcounts {
   // Makes the block that is to count `cluster`, and puts it into that very cluster; where the table is full, a larger
   // table is laid out from there on. Either way `cluster` is taken.
   Status make_block(std::uint64_t cluster);
+
+  // For a row of clusters that nobody uses, at `cluster` or behind: makes the blocks that it lacks, side by side before
+  // the row, and returns where the row begins.
+  Result<std::uint64_t> make_blocks_before(std::uint64_t cluster, std::uint64_t row);
+  // The highest cluster that the block counts, the block's own cluster apart.
+  Result<std::optional<std::uint64_t>> highest_counted(std::uint64_t block_index);
+  // A block that counts nothing but itself is left out of the table. Returns its cluster, whose count went with it, or
+  // is another block's to lower.
+  std::uint64_t drop_block(std::uint64_t block_index);
 
   std::size_t dirty_blocks() const { return dirty_.size(); }
   bool table_dirty() const { return relocated_ || !dirty_entries_.empty(); }

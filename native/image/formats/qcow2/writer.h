@@ -39,6 +39,15 @@ class Writer {
   Status write_zeros(std::uint64_t offset, std::uint64_t length);
   // Maps every cluster of an image that has none to fresh clusters, which read as zeros.
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
+  // Room for a disk of so many bytes: an L1 table for it, and nothing mapped behind the present end. The disk stays as
+  // large as it is, and write() and write_zeros() may reach to where it is to end.
+  Status make_room(std::uint64_t disk_bytes);
+  // One write of the header, durable on return. What was written before is flushed first.
+  Status set_disk_size(std::uint64_t bytes);
+  // Unmaps all clusters from `offset` on, the first of one: they read as the backing does, or as zeros.
+  Status unmap_from(std::uint64_t offset);
+  // Flushes, and cuts the end of the file off that nothing uses.
+  Status trim();
   Status flush();
   // Before a change of the header alone: refuses an image marked corrupt, clears what would not be kept up to date.
   Status prepare_header();
@@ -60,10 +69,18 @@ class Writer {
   void set_entry(CachedTable& table, std::uint64_t index, std::uint64_t raw);
   // What the entry points at loses a reference, once the entry's successor is durable.
   Status release(const L2Entry& entry);
+  Status grow_l1(std::uint64_t entries);
+  Status unmap_table(std::uint64_t l1_index);
+  Status unmap_in_table(std::uint64_t l1_index, std::uint64_t first);
+  Status release_entry(const CachedTable& table, std::uint64_t index);
+  Status drop_empty_blocks();
   Status relieve();
   Status flush_steps();
   Status write_fresh_tables();
+  Status write_moved_l1();
   Status write_pointers();
+  Status write_l1_pointer();
+  Status write_l1_entries();
   Status lower_released();
   void mark_corrupt();
 
@@ -74,6 +91,7 @@ class Writer {
   bool data_written_ = false;
   std::vector<std::shared_ptr<CachedTable>> dirty_tables_;
   std::set<std::uint64_t> dirty_l1_;
+  bool l1_moved_ = false;                // the header is still to be told
   std::vector<std::uint64_t> released_;  // host clusters
   std::uint64_t kept_end_ = 0;           // what is on disk may refer to anything below this
   std::optional<Error> failed_;          // after a failed step nothing more is written

@@ -16,11 +16,12 @@ Status Writer::flush() {
 }
 
 Status Writer::flush_steps() {
-  const bool tables =
-      !dirty_tables_.empty() || !dirty_l1_.empty() || refcounts_.dirty_blocks() != 0 || refcounts_.table_dirty();
-  if (!tables && !data_written_) return {};
+  const auto pointers = [&] { return !dirty_tables_.empty() || !dirty_l1_.empty() || l1_moved_; };
+  const bool counts = refcounts_.dirty_blocks() != 0 || refcounts_.table_dirty();
+  if (!pointers() && !counts && !data_written_) return {};
   TRY(refcounts_.write_blocks());
   TRY(refcounts_.write_moved_table());
+  TRY(write_moved_l1());
   TRY(write_fresh_tables());
   TRY(image_.file.sync());
   data_written_ = false;
@@ -30,7 +31,7 @@ Status Writer::flush_steps() {
     TRY(image_.file.sync());
     for (const std::uint64_t cluster : refcounts_.take_retired()) released_.push_back(cluster);
   }
-  if (!dirty_tables_.empty() || !dirty_l1_.empty()) {
+  if (pointers()) {
     TRY(write_pointers());
     TRY(image_.file.sync());
   }
@@ -58,6 +59,29 @@ Status Writer::write_pointers() {
     table->written();
   }
   dirty_tables_.clear();
+  TRY(l1_moved_ ? write_l1_pointer() : write_l1_entries());
+  dirty_l1_.clear();
+  l1_moved_ = false;
+  return {};
+}
+
+// The table in its new place, with what it points at: nobody reads it there yet.
+Status Writer::write_moved_l1() {
+  if (!l1_moved_) return {};
+  std::vector<std::byte> raw(image_.l1.size() * 8);
+  for (std::size_t i = 0; i < image_.l1.size(); ++i) store_be64(raw.data() + i * 8, image_.l1[i]);
+  return image_.write(image_.header.l1_offset, raw);
+}
+
+// Length and offset are neighbours in the header's first sector: one write switches both.
+Status Writer::write_l1_pointer() {
+  std::array<std::byte, 12> pointer;
+  store_be32(pointer.data(), image_.header.l1_size);
+  store_be64(pointer.data() + 4, image_.header.l1_offset);
+  return image_.write(at::kL1Size, pointer);
+}
+
+Status Writer::write_l1_entries() {
   constexpr std::uint64_t kEntriesPerSector = kSectorBytes / 8;
   for (auto it = dirty_l1_.begin(); it != dirty_l1_.end();) {
     const std::uint64_t first = *it / kEntriesPerSector * kEntriesPerSector;
@@ -67,7 +91,6 @@ Status Writer::write_pointers() {
     TRY(image_.write(image_.header.l1_offset + first * 8, Bytes(sector).first(count * 8)));
     it = dirty_l1_.lower_bound(first + count);
   }
-  dirty_l1_.clear();
   return {};
 }
 

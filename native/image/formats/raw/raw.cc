@@ -1,6 +1,7 @@
 #include "image/formats/raw/raw.h"
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "base/checked.h"
@@ -63,6 +64,19 @@ class RawBlock final : public Block {
 
   Status flush() override { return file_.sync(); }
 
+  Status can_resize(std::uint64_t size) const override {
+    if (size <= static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) return {};
+    return Error(ErrorCode::kInvalidArgument, "size: " + std::to_string(size) + " bytes are more than a file can hold");
+  }
+  Status resize(std::uint64_t size) override {
+    TRY(require_writable());
+    TRY(can_resize(size));
+    TRY(file_.truncate(size));
+    TRY(file_.sync());
+    size_ = size;
+    return {};
+  }
+
  private:
   Status within_disk(std::uint64_t offset, std::uint64_t length, const char* verb) const {
     const auto end = checked_add(offset, length);
@@ -77,7 +91,7 @@ class RawBlock final : public Block {
   }
 
   File& file_;
-  const std::uint64_t size_;
+  std::uint64_t size_;
   const bool writable_;
 };
 

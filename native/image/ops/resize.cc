@@ -1,0 +1,139 @@
+#include "image/ops/resize.h"
+
+#include <algorithm>
+#include <vector>
+
+#include "base/checked.h"
+#include "image/chain.h"
+#include "image/ops/describe.h"
+#include "image/ops/differing_ranges.h"
+#include "image/ops/growth.h"
+#include "image/printable.h"
+
+namespace sluicebox::image {
+
+namespace {
+
+constexpr std::uint64_t kGuestSector = 512;
+constexpr std::uint64_t kAllocateChunk = 64u << 20;  // between two looks at the cancel token
+constexpr std::uint64_t kZerosChunk = 1u << 20;
+
+const char* name_of(Preallocation preallocation) { return preallocation == Preallocation::kFull ? "full" : "falloc"; }
+
+Status require_preallocatable(const Layer& image, const ResizeOptions& options, std::uint64_t size) {
+  if (options.preallocation == Preallocation::kOff) return {};
+  if (image.block->format() != DiskFormat::kRaw) {
+    return Error(ErrorCode::kUnsupported, std::string("preallocation '") + name_of(options.preallocation) +
+                                              "' is not built for growing " + format_name(image.block->format()) +
+                                              " images")
+        .on(image.path)
+        .advise("leave preallocation off; a guest's writes allocate");
+  }
+  if (size >= image.block->size()) return {};
+  return Error(ErrorCode::kInvalidArgument, "preallocation: a disk that shrinks gains nothing to allocate")
+      .on(image.path);
+}
+
+Status require_resizable(const Layer& image, const ResizeOptions& options, std::uint64_t size) {
+  const std::uint64_t present = image.block->size();
+  if (size < present && !options.shrink) {
+    return Error(ErrorCode::kInvalidArgument, "shrink: " + printable(image.path) + " has " + std::to_string(present) +
+                                                  " bytes and would lose what lies behind the first " +
+                                                  std::to_string(size))
+        .on(image.path)
+        .advise("give shrink: true once the guest keeps nothing there");
+  }
+  TRY(require_preallocatable(image, options, size));
+  if (!image.regular) {
+    return Error(ErrorCode::kUnsupported, printable(image.path) + " is a block device, which stays as large as it is")
+        .on(image.path)
+        .advise("resize the device itself");
+  }
+  TRY(image.block->may_be_written(Writing::kBytes));
+  return image.block->can_resize(size);
+}
+
+// Only a larger disk may show the backing where it did not: to shrink, none of it has to be there.
+Status prepare_over_backing(const Layer& image, std::uint64_t size, const ResizeOptions& options,
+                            OperationContext& context) {
+  const std::vector<Layer> below = TRY(
+      open_backing_chain({.overlay = &image, .backing = image.block->backing(), .also_named = options.known}, context));
+  return prepare_growth(*image.block, blocks_of(below), size, context.progress, context.cancel);
+}
+
+Status commit_size(Block& block, std::uint64_t size, OperationContext& context) {
+  if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the resize was cancelled");
+  const std::uint64_t change = size > block.size() ? size - block.size() : block.size() - size;
+  context.progress.report({.phase = "header", .done = change, .total = change});
+  return block.resize(size);
+}
+
+Status allocate(File& file, std::uint64_t begin, std::uint64_t end, Preallocation preallocation,
+                OperationContext& context) {
+  const std::uint64_t chunk = preallocation == Preallocation::kFull ? kZerosChunk : kAllocateChunk;
+  const std::vector<std::byte> zeros(preallocation == Preallocation::kFull ? std::min(end - begin, chunk) : 0);
+  for (std::uint64_t at = begin; at < end;) {
+    TRY(context.cancel.check());
+    context.progress.report({.phase = "allocate", .done = at - begin, .total = end - begin});
+    const std::uint64_t part = std::min(end - at, chunk);
+    TRY(zeros.empty() ? file.allocate(at, part) : file.write_at(at, Bytes(zeros).first(part)));
+    at += part;
+  }
+  return file.sync();
+}
+
+// The new size first, in one step, and then the space: killed in between, the disk is large, and sparse. What fails or
+// is cancelled takes the size back.
+Status grow_allocated(const Layer& image, std::uint64_t size, Preallocation preallocation, OperationContext& context) {
+  Block& block = *image.block;
+  const std::uint64_t present = block.size();
+  TRY(block.resize(size));
+  Status allocated = allocate(*image.file, present, size, preallocation, context);
+  if (allocated.ok() && !context.cancel.try_commit()) {
+    allocated = Error(ErrorCode::kCancelled, "the resize was cancelled");
+  }
+  // As far as that goes: the error that led here is the one to tell.
+  if (!allocated.ok()) (void)block.resize(present);
+  return allocated;
+}
+
+Status apply_size(const Layer& image, const ResizeOptions& options, std::uint64_t size, OperationContext& context) {
+  Block& block = *image.block;
+  NoProgress silent;  // the phases of a resize have one scale, and this is not on it
+  TRY(block.prepare_to_write(Writing::kBytes, silent, context.cancel));
+  if (size > block.size()) {
+    if (options.preallocation != Preallocation::kOff) {
+      return grow_allocated(image, size, options.preallocation, context);
+    }
+    TRY(prepare_over_backing(image, size, options, context));
+  }
+  return commit_size(block, size, context);
+}
+
+}  // namespace
+
+Result<ImageInfo> resize_image(const std::string& path, const ResizeOptions& options, OperationContext& context) {
+  TRY(context.cancel.check());
+  const Layer image = TRY(open_layer(path, options.format, Access::kWrite, context));
+  TRY(resize_layer(image, options, context));
+  ImageInfo info = TRY(describe(path, *image.file, *image.block));
+  if (info.backing) info.backing->exists = backing_exists(image, *image.block->backing(), context);
+  return info;
+}
+
+Status resize_layer(const Layer& image, const ResizeOptions& options, OperationContext& context) {
+  const auto size = checked_align_up(options.size, kGuestSector);
+  if (!size) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "size: " + std::to_string(options.size) + " bytes are more than a file can hold")
+        .on(image.path);
+  }
+  TRY(require_resizable(image, options, *size));
+  if (*size == image.block->size()) return {};
+  Status applied = apply_size(image, options, *size, context);
+  // Space that nothing refers to would stay in the file for good.
+  if (!applied.ok()) image.block->abandon();
+  return applied;
+}
+
+}  // namespace sluicebox::image
