@@ -14,6 +14,10 @@ Status Block::can_resize(std::uint64_t) const {
 
 Status Block::resize(std::uint64_t size) { return can_resize(size); }
 
+Status Block::make_empty() {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no backing to show");
+}
+
 Result<CheckReport> Block::check(Repair, ProgressSink&, const CancelToken&) {
   return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no metadata to check");
 }

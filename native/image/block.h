@@ -124,6 +124,9 @@ class Block {
   // One atomic update, durable on return. Growing comes after make_room(), and the caller flushed what it wrote there;
   // shrinking gives the space of what lay beyond back afterwards.
   virtual Status resize(std::uint64_t size);
+  // Lets go of all that the image maps, so that it shows its backing everywhere, and gives the space back; durable on
+  // return. Killed at any moment, each unit reads as before or as the backing. kUnsupported for formats without one.
+  virtual Status make_empty();
 
   // Bytes shown by internal snapshots depend on the backing, so a safe rebase has to know.
   virtual bool has_internal_snapshots() const { return false; }

@@ -129,9 +129,10 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
 
     std::optional<DiskFormat> format;
     if (!named_by_caller) format = TRY(recorded_format(*backing, overlay));
-    Layer layer = TRY(lock_and_open(std::move(found), path, request.access, context));
+    const Access access = request.written == found.identity() ? Access::kWrite : request.access;
+    Layer layer = TRY(lock_and_open(std::move(found), path, access, context));
     if (!format) format = TRY(format_for_caller(*backing, overlay, *layer.file));
-    TRY(open_format(layer, *format, request.access, request.purpose, context));
+    TRY(open_format(layer, *format, access, request.purpose, context));
     layers.push_back(std::move(layer));
     backing = layers.back().block->backing();
     named_by_caller = false;

@@ -52,7 +52,8 @@ struct OpenBacking {
   bool named_by_caller = false;
   std::vector<FileIdentity> also_named = {};  // what else the caller named in this call: images may name it too
   Access access = Access::kRead;              // or kShared
-  Purpose purpose = Purpose::kContent;        // or kInfo
+  std::optional<FileIdentity> written = std::nullopt;  // the one layer that is opened for writing
+  Purpose purpose = Purpose::kContent;                 // or kInfo
 };
 Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, OperationContext& context);
 

@@ -47,6 +47,7 @@ class Qcow2Block final : public Block {
   Status can_resize(std::uint64_t size) const override;
   Status make_room(std::uint64_t size) override;
   Status resize(std::uint64_t size) override;
+  Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
@@ -274,6 +275,13 @@ Status Qcow2Block::resize(std::uint64_t new_size) {
   if (!shrinks) return {};
   const Geometry& geometry = image_->geometry();
   TRY(writer_->unmap_from(geometry.clusters_for(new_size) << geometry.cluster_bits));
+  return writer_->trim();
+}
+
+Status Qcow2Block::make_empty() {
+  if (!writer_) return read_only();
+  TRY(prepare_silently());
+  TRY(writer_->unmap_from(0));
   return writer_->trim();
 }
 
