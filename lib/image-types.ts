@@ -21,7 +21,7 @@ export interface Progressive<P extends string = string> {
 
 /** The disk formats that are built. */
 export type DiskFormat = 'raw' | 'qcow2'
-export type ImageOp = 'create' | 'info' | 'check' | 'rebase'
+export type ImageOp = 'create' | 'info' | 'check' | 'rebase' | 'commit' | 'resize'
 
 export type ImageCreateOptions = {
   /** What the guest sees. Default: the backing's size; required without one. */
@@ -127,7 +127,30 @@ export interface RebaseResult {
   pausedMs?: number
   dryRun: boolean
 }
-
+export interface CommitOptions extends Cancellable, Progressive<'plan' | 'copy' | 'empty' | 'remove'> {
+  /**
+   * A file further down in the overlay's chain, which then gets the data of the images between as well. A relative path is resolved
+   * against the overlay's directory, and recorded as given: the overlay stands on that file afterwards. Default: its backing.
+   */
+  into?: string
+  /** The overlay's own format, where it must not be probed. */
+  format?: DiskFormat
+  /** true (default): the overlay is emptied and stays, as after qemu-img commit; false: its file is removed. */
+  keepOverlay?: boolean
+}
+export interface CommitResult {
+  /** What the overlay, and the images between, had of their own. */
+  bytesCommitted: number
+  durationMs: number
+}
+export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'allocate' | 'header'> {
+  /** Needed to make a disk smaller: what lies beyond the new end is lost. Default false. */
+  shrink?: boolean
+  /** Of what a raw image gains; default 'off'. For qcow2 only 'off' is built. */
+  preallocation?: 'off' | 'falloc' | 'full'
+  /** The image's own format, where it must not be probed. */
+  format?: DiskFormat
+}
 /** Operations on disk images, in this process, on the runtime's workers. */
 export interface Images {
   /**
@@ -147,4 +170,17 @@ export interface Images {
   ): Promise<CheckReport>
   /** Moves an overlay to another backing image without changing what a guest reads from it. */
   rebase(path: string, options: RebaseOptions): Promise<RebaseResult>
+  /**
+   * Writes an overlay's data into its backing (or `into`, further down), then empties the overlay, or removes it. What is read through
+   * the overlay does not change, at no moment; every other image that stands on the file written does, those between included. A backing
+   * that is too small grows.
+   * @throws IMAGE_TOO_SMALL (the backing cannot grow), IMAGE_CHAIN, IMAGE_LOCKED, UNSUPPORTED (internal snapshots), NO_SPACE
+   */
+  commit(path: string, options?: CommitOptions): Promise<CommitResult>
+  /**
+   * Makes the disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
+   * guest's to fit, before it gets smaller and after it got larger.
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (internal snapshots, bitmaps), NO_SPACE
+   */
+  resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
 }

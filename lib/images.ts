@@ -1,8 +1,19 @@
 // images.*: checks the arguments, submits the work, gives native results their public shape.
-import type { CheckReport, ImageInfo, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
+import type {
+  CheckReport,
+  CommitOptions,
+  CommitResult,
+  ImageInfo,
+  ImageOp,
+  Images,
+  RebaseOptions,
+  RebaseResult,
+  ResizeOptions,
+  Size,
+} from './image-types.js'
 import type { Call } from './operation.js'
 import { readFunction, readSignal } from './options.js'
-import { readCheck, readCreate, readInfo, readRebase } from './options-images.js'
+import { readCheck, readCommit, readCreate, readInfo, readRebase, readResize } from './options-images.js'
 
 /** Runs one call, telling the runtime's listeners of its start and end. */
 export type RunImage = (op: ImageOp, path: string, call: Call, above: (...args: never[]) => unknown) => Promise<unknown>
@@ -30,6 +41,22 @@ export class ImageOperations implements Images {
 
   rebase(path: string, options: RebaseOptions): Promise<RebaseResult> {
     return this.rebaseAs('images.rebase', path, options, this.rebase)
+  }
+
+  commit(path: string, options?: CommitOptions): Promise<CommitResult> {
+    const startedAt = performance.now()
+    return this.#submit(
+      'commit',
+      'images.commit',
+      () => readCommit(path, options),
+      options,
+      this.commit,
+      (native) => ({ ...(native as CommitResult), durationMs: performance.now() - startedAt }),
+    )
+  }
+
+  resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo> {
+    return this.#submit('resize', 'images.resize', () => readResize(path, size, options), options, this.resize, toInfo)
   }
 
   /** The same under the name that the caller used. @internal */

@@ -51,6 +51,8 @@ export { Execution } from './execution.js'
 export type {
   Cancellable,
   CheckReport,
+  CommitOptions,
+  CommitResult,
   DiskFormat,
   ImageCreateOptions,
   ImageInfo,
@@ -61,6 +63,7 @@ export type {
   Progressive,
   RebaseOptions,
   RebaseResult,
+  ResizeOptions,
   Size,
 } from './image-types.js'
 export type { RuntimeOptions } from './options.js'

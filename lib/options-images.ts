@@ -109,3 +109,28 @@ export function readRebase(op: string, path: unknown, value: unknown) {
     dryRun: readBoolean(op, 'dryRun', options.dryRun) ?? false,
   }
 }
+
+export function readCommit(path: unknown, value: unknown): object {
+  const op = 'images.commit'
+  const options = readOptions(op, value, ['into', 'format', 'keepOverlay', ...common])
+  return {
+    path: readAbsolute(op, 'path', path),
+    into: options.into === undefined ? undefined : readPath(op, 'into', options.into),
+    format: readFormat(op, 'format', options.format),
+    keepOverlay: readBoolean(op, 'keepOverlay', options.keepOverlay) ?? true,
+  }
+}
+
+export function readResize(path: unknown, size: unknown, value: unknown): object {
+  const op = 'images.resize'
+  const options = readOptions(op, value, ['shrink', 'preallocation', 'format', ...common])
+  const bytes = readSize(op, 'size', size)
+  if (bytes === undefined) throw bad(op, 'size', `bytes, or a string like '10G'`, undefined)
+  return {
+    path: readAbsolute(op, 'path', path),
+    size: bytes,
+    shrink: readBoolean(op, 'shrink', options.shrink) ?? false,
+    preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
+    format: readFormat(op, 'format', options.format),
+  }
+}

@@ -1,6 +1,7 @@
 import { expectAssignable, expectError, expectType } from 'tsd'
 import {
   type CheckReport,
+  type CommitResult,
   type ImageInfo,
   InvalidArgumentError,
   type RebaseResult,
@@ -26,6 +27,20 @@ expectType<Promise<RebaseResult>>(
   }),
 )
 
+expectType<Promise<CommitResult>>(runtime.images.commit('a'))
+expectType<Promise<CommitResult>>(
+  runtime.images.commit('a', {
+    into: 'b',
+    keepOverlay: false,
+    onProgress: ({ phase }) => expectType<'plan' | 'copy' | 'empty' | 'remove'>(phase),
+  }),
+)
+expectType<Promise<ImageInfo>>(runtime.images.resize('a', '20G'))
+expectType<Promise<ImageInfo>>(runtime.images.resize('a', 512, { shrink: true, preallocation: 'falloc' }))
+
+expectError(runtime.images.resize('a'))
+expectError(runtime.images.resize('a', '20G', { preallocation: 'metadata' }))
+expectError(runtime.images.commit('a', { into: null }))
 expectError(runtime.rebase('a', {}))
 expectError(runtime.rebase('a', { backing: 'b', mode: 'quick' }))
 expectError(runtime.images.create('a', { format: 'raw', size: 1, clusterSize: 512 }))

@@ -5,9 +5,11 @@
 
 #include "addon/values.h"
 #include "image/ops/check.h"
+#include "image/ops/commit.h"
 #include "image/ops/create.h"
 #include "image/ops/info.h"
 #include "image/ops/rebase.h"
+#include "image/ops/resize.h"
 
 namespace sluicebox::addon {
 
@@ -90,6 +92,12 @@ Napi::Value to_js(Napi::Env env, const image::CheckReport& report) {
     problems.Set(i, problem);
   }
   object.Set("problems", problems);
+  return object;
+}
+
+Napi::Value to_js(Napi::Env env, const image::CommitResult& result) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("bytesCommitted", number(env, result.bytes_committed));
   return object;
 }
 
@@ -199,6 +207,25 @@ ImageWork parse_rebase(const Napi::Object& request) {
   };
 }
 
+ImageWork parse_commit(const Napi::Object& request) {
+  const image::CommitOptions options{.into = optional_text_of(request, "into"),
+                                     .format = optional_format_of(request, "format"),
+                                     .keep_overlay = flag_of(request, "keepOverlay")};
+  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+    return payload_of(image::commit_image(path, options, context));
+  };
+}
+
+ImageWork parse_resize(const Napi::Object& request) {
+  const image::ResizeOptions options{.size = whole_of(request, "size"),
+                                     .shrink = flag_of(request, "shrink"),
+                                     .preallocation = preallocation_of(request),
+                                     .format = optional_format_of(request, "format")};
+  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+    return payload_of(image::resize_image(path, options, context));
+  };
+}
+
 }  // namespace
 
 Napi::Object rebase_to_js(Napi::Env env, const image::RebaseResult& result) {
@@ -227,6 +254,8 @@ ImageWork parse_image_work(const std::string& op, const Napi::Object& request) {
   if (op == "info") return parse_info(request);
   if (op == "check") return parse_check(request);
   if (op == "rebase") return parse_rebase(request);
+  if (op == "commit") return parse_commit(request);
+  if (op == "resize") return parse_resize(request);
   refuse(request.Env(), "op: there is no operation '" + op + "'");
 }
 

@@ -88,6 +88,16 @@ const methods: Record<string, Method> = {
       ...progressive,
     },
   },
+  'images.commit': {
+    call: ({ images }, options) => images.commit(path, options as never),
+    valid: {},
+    options: { into: badPath, keepOverlay: badFlag, format: badChoice, ...progressive },
+  },
+  'images.resize': {
+    call: ({ images }, options) => images.resize(path, '1M', options as never),
+    valid: {},
+    options: { shrink: badFlag, preallocation: [...badChoice, 'metadata'], format: badChoice, ...progressive },
+  },
   rebase: {
     call: (runtime, options) => runtime.rebase(path, options as never),
     valid: { backing: null },
@@ -208,20 +218,22 @@ test.each(Object.keys(methods))(
   },
 )
 
-test.each(['create', 'info', 'check', 'rebase'] as const)(
-  'S27: images.%s refuses each bad path, NUL bytes included',
-  async (method) => {
-    const { images } = openRuntime()
-    const options =
-      method === 'create' ? { format: 'raw', size: 1 } : method === 'rebase' ? { backing: null } : undefined
-    for (const bad of [undefined, ...badPath]) {
-      const error = await rejection(
-        (images[method] as (...args: unknown[]) => Promise<unknown>).call(images, bad, options),
-      )
-      expect(error, inspect(bad)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'path', op: `images.${method}` })
-    }
-  },
-)
+test.each([
+  ['create', { format: 'raw', size: 1 }],
+  ['info'],
+  ['check'],
+  ['rebase', { backing: null }],
+  ['commit'],
+  ['resize', '1M'],
+] as const)('S27: images.%s refuses each bad path, NUL bytes included', async (method, second?: unknown) => {
+  const { images } = openRuntime()
+  for (const bad of [undefined, ...badPath]) {
+    const error = await rejection(
+      (images[method] as (...args: unknown[]) => Promise<unknown>).call(images, bad, second),
+    )
+    expect(error, inspect(bad)).toMatchObject({ code: 'INVALID_ARGUMENT', argument: 'path', op: `images.${method}` })
+  }
+})
 
 test.each([
   [{ rootfs: {} }, 'rootfs.directory'],
@@ -272,6 +284,15 @@ test.each([2 ** 53, Number.MAX_VALUE, '9007199254740992', '8192T'])(
   },
 )
 
+test('S27: images.resize refuses each bad size, a missing one included', async () => {
+  const { images } = openRuntime()
+  for (const size of [undefined, ...badSize])
+    expect(await rejection(images.resize(path, size as never)), inspect(size)).toMatchObject({
+      code: 'INVALID_ARGUMENT',
+      argument: 'size',
+    })
+})
+
 test.each(['vmdk', 'vhd', 'vhdx'])('the %s format is UNSUPPORTED wherever a format is named', async (format) => {
   const { images } = openRuntime()
   for (const call of [
@@ -281,6 +302,8 @@ test.each(['vmdk', 'vhd', 'vhdx'])('the %s format is UNSUPPORTED wherever a form
     images.check(path, { format } as never),
     images.rebase(path, { backing: null, format } as never),
     images.rebase(path, { backing: path, backingFormat: format } as never),
+    images.commit(path, { format } as never),
+    images.resize(path, 1, { format } as never),
   ])
     expect(await rejection(call)).toMatchObject({ code: 'UNSUPPORTED' })
 })

@@ -18,6 +18,8 @@ test('I39, I54: an image that a live qemu-io holds is IMAGE_LOCKED for every cal
   for (const call of [
     () => images.rebase(path, { backing: null }),
     () => images.rebase(path, { backing: 'x', backingFormat: 'raw', mode: 'unsafe' }),
+    () => images.commit(path),
+    () => images.resize(path, '2M'),
     () => images.check(path, { repair: 'all' }),
     () => images.check(path),
     () => images.info(path),
