@@ -28,7 +28,8 @@ process.on('exit', () => rmSync(folder, { recursive: true, force: true }))
 copyTree()
 
 // All sound runs first: they share one build, and those of vitest one run.
-const soundSdk = sdkSuites(ids.filter((id) => suiteOf(id) === sdkSuite).map(ruleOf))
+const ofSdk = ids.filter((id) => suiteOf(id) === sdkSuite).map(ruleOf)
+const soundSdk = ofSdk.length > 0 ? sdkSuites(ofSdk) : new Map()
 const sound = new Map(ids.map((id) => [id, soundSdk.get(ruleOf(id)) ?? suiteOf(id)(ruleOf(id))]))
 let caught = 0
 for (const id of ids) {
