@@ -21,13 +21,13 @@ import { execCwd, execRequest } from './exec-request.js'
 import type { Argv, Bytes, ExecOptions, ExecutionInfo, RunOptions, RunResult } from './exec-types.js'
 import { Execution, type ExecutionHome } from './execution.js'
 import { Handle, HandleGone, type HandleSurroundings } from './handle.js'
-import type { Cancellable, Progress, RebaseOptions, RebaseResult } from './image-types.js'
+import type { BoxResizeResult, Cancellable, Progress, RebaseOptions, RebaseResult, Size } from './image-types.js'
 import type { BoxRecord, HandleId, News } from './native.js'
 import type { Operations } from './operations.js'
 import { bad, readBoolean, readOptions, readSignal } from './options.js'
 import { type BoxConfig, parseConfig, readBootTimeout, readState, readStop } from './options-box.js'
 import { type ExecSettings, type RunSettings, readExec, readRun, readShell, readWait } from './options-exec.js'
-import { readRebase } from './options-images.js'
+import { readBoxResize, readRebase } from './options-images.js'
 import { collect } from './run.js'
 import { makeWaiter } from './waiter.js'
 
@@ -281,10 +281,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   async rebase(disk: string, options: RebaseOptions, above: Above): Promise<RebaseResult> {
     const op = 'rebase'
     this.#check(op)
-    const { disks, diskPath } = toInfo({ ...this.#record, state: this.state })
-    const index = disk === '' ? 0 : disks.findIndex(({ path, device }) => [path, device].includes(disk))
-    if (index < 0) throw bad(op, 'disk', `one of the box's disks`, disk)
-    const path = disks[index]?.overlayPath ?? diskPath ?? this.id
+    const { index, path } = this.#diskOf(op, disk)
     const read = readRebase(op, path, options)
     const startedAt = performance.now()
     const call = {
@@ -298,6 +295,31 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     const native = (await this.#busy(this.#home.images.run(call, above))) as RebaseResult
     const durationMs = performance.now() - startedAt
     return { ...native, path, mode: read.unsafe ? 'unsafe' : 'safe', dryRun: read.dryRun, durationMs }
+  }
+
+  /** For Runtime.resize(). @internal */
+  async resizeDisk(
+    size: Size,
+    options: ({ disk?: string } & Cancellable) | undefined,
+    above: Above,
+  ): Promise<BoxResizeResult> {
+    const op = 'resize'
+    this.#check(op)
+    const { disk, signal, size: bytes } = readBoxResize(op, size, options)
+    const { index, path } = this.#diskOf(op, disk)
+    const startedAt = performance.now()
+    const request = { box: this.#handle.id, disk: index, size: bytes }
+    const call = { name: op, op: 'box.resize', request, signal, context: { boxId: this.id } }
+    const native = (await this.#busy(this.#home.images.run(call, above))) as Pick<BoxResizeResult, 'from' | 'to'>
+    return { ...native, path, durationMs: performance.now() - startedAt }
+  }
+
+  /** By a path or a device; empty: the root disk. */
+  #diskOf(op: string, disk: string): { index: number; path: string } {
+    const { disks, diskPath } = toInfo({ ...this.#record, state: this.state })
+    const index = disk === '' ? 0 : disks.findIndex(({ path, device }) => [path, device].includes(disk))
+    if (index < 0) throw bad(op, 'disk', `one of the box's disks`, disk)
+    return { index, path: disks[index]?.overlayPath ?? diskPath ?? this.id }
   }
 
   /** For a pool: what its new owner wants over what it was made with. @internal */

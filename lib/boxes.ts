@@ -5,7 +5,15 @@ import { BoxNotFoundError } from './box-errors.js'
 import { toInfo } from './box-info.js'
 import type { BoxCreateOptions, BoxFilter, BoxInfo } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
-import type { Cancellable, Progress, Progressive, RebaseOptions, RebaseResult } from './image-types.js'
+import type {
+  BoxResizeResult,
+  Cancellable,
+  Progress,
+  Progressive,
+  RebaseOptions,
+  RebaseResult,
+  Size,
+} from './image-types.js'
 import type { BoxRecord, HandleId } from './native.js'
 import type { Call } from './operation.js'
 import { bad, type RuntimeSettings, readBoolean, readOptions, readSignal, readText } from './options.js'
@@ -174,6 +182,21 @@ export class Boxes {
       this.#check('rebase')
       const { disk, ...rest } = options ?? {}
       return box.rebase(readText('rebase', 'disk', disk ?? ''), rest, above)
+    } catch (error) {
+      return Promise.reject(error)
+    }
+  }
+
+  resize(
+    box: Box,
+    size: Size,
+    options: ({ disk?: string } & Cancellable) | undefined,
+    above: Above,
+  ): Promise<BoxResizeResult> {
+    try {
+      this.#check('resize')
+      if (!(box instanceof Box)) throw bad('resize', 'box', 'a box; of an image file it is images.resize', box)
+      return box.resizeDisk(size, options, above)
     } catch (error) {
       return Promise.reject(error)
     }

@@ -151,6 +151,16 @@ export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'alloca
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
 }
+/** Of a box's disk: see Runtime.resize(). */
+export interface BoxResizeResult {
+  /** The overlay that has the size. */
+  path: string
+  /** What the guest saw before, and sees now, in bytes. */
+  from: number
+  to: number
+  durationMs: number
+}
+
 /** Operations on disk images, in this process, on the runtime's workers. */
 export interface Images {
   /**

@@ -49,6 +49,7 @@ export type {
 } from './exec-types.js'
 export { Execution } from './execution.js'
 export type {
+  BoxResizeResult,
   Cancellable,
   CheckReport,
   CommitOptions,

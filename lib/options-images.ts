@@ -8,6 +8,7 @@ import {
   readChoice,
   readOptions,
   readPath,
+  readSignal,
   readSize,
   readText,
   requireObject,
@@ -132,5 +133,16 @@ export function readResize(path: unknown, size: unknown, value: unknown): object
     shrink: readBoolean(op, 'shrink', options.shrink) ?? false,
     preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
     format: readFormat(op, 'format', options.format),
+  }
+}
+
+export function readBoxResize(op: string, size: unknown, value: unknown) {
+  const options = readOptions(op, value, ['disk', 'signal'])
+  const bytes = readSize(op, 'size', size)
+  if (bytes === undefined) throw bad(op, 'size', `bytes, or a string like '10G'`, undefined)
+  return {
+    size: bytes,
+    disk: options.disk === undefined ? '' : readText(op, 'disk', options.disk),
+    signal: readSignal(op, options.signal),
   }
 }

@@ -1,21 +1,30 @@
 // The runtime: one event queue, its workers, and the boxes and images worked on with them.
 import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
 import { setTimeout as sleep } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { Box } from './box.js'
 import type { BoxFilter, BoxInfo, BoxLifecycleEvent, Isolation } from './box-types.js'
 import { Boxes, type CreateOptions } from './boxes.js'
-import type { BoxPool } from './pool.js'
 import { Drain } from './drain.js'
 import { RuntimeClosedError } from './errors.js'
 import { TypedEvents } from './events.js'
-import type { Cancellable, DiskFormat, ImageOp, Images, RebaseOptions, RebaseResult } from './image-types.js'
+import type {
+  BoxResizeResult,
+  Cancellable,
+  DiskFormat,
+  ImageOp,
+  Images,
+  RebaseOptions,
+  RebaseResult,
+  Size,
+} from './image-types.js'
 import { ImageOperations } from './images.js'
 import { type Core, loadAddon, type NativeError } from './native.js'
 import { fromNative } from './native-errors.js'
 import type { Call } from './operation.js'
 import { Operations } from './operations.js'
 import { type RuntimeOptions, readCloseOptions, readOptions, readRuntimeOptions, readSignal } from './options.js'
+import type { BoxPool } from './pool.js'
 
 export interface RuntimeStats {
   queue: {
@@ -172,6 +181,14 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
   rebase(target: string | Box, options: RebaseOptions & { disk?: string }): Promise<RebaseResult> {
     if (target instanceof Box) return this.#boxes.rebase(target, options, this.rebase)
     return this.#images.rebaseAs('rebase', target, options, this.rebase)
+  }
+
+  /**
+   * Makes a disk of a virtual machine larger (`disk`: its path or device, default the root disk), also while it runs: the guest sees the
+   * new size at once, and zeros in what it gained. Partitions and file systems are the guest's to fit. An image file: images.resize.
+   */
+  resize(box: Box, size: Size, options?: { disk?: string } & Cancellable): Promise<BoxResizeResult> {
+    return this.#boxes.resize(box, size, options, this.resize)
   }
 
   /** What this host and this build can do. */

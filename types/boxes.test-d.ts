@@ -3,12 +3,13 @@ import {
   type Box,
   type BoxInfo,
   type BoxPool,
+  type BoxResizeResult,
   type BoxSnapshots,
   type Execution,
   type ExitInfo,
   type RebaseResult,
-  Runtime,
   type RunResult,
+  Runtime,
   type SnapshotInfo,
 } from '../dist/index.js'
 
@@ -27,6 +28,8 @@ expectType<Promise<Box>>(
 )
 expectError(runtime.create({ isolation: 'vm', rootfs: { disk: 'a.qcow2', mode: 'any' } }))
 expectType<Promise<RebaseResult>>(runtime.rebase(box, { backing: 'c.qcow2', disk: '/dev/vdb' }))
+expectType<Promise<BoxResizeResult>>(runtime.resize(box, '20G', { disk: '/dev/vdb' }))
+expectError(runtime.resize('c.qcow2', '20G'))
 expectType<Promise<BoxPool>>(runtime.pool({ size: 2, memory: '64M' }))
 expectError(runtime.pool({ memory: '64M' }))
 expectError(runtime.list({ state: 'asleep' }))

@@ -13,6 +13,7 @@
 #include "box/engines.h"
 #include "box/kvm.h"
 #include "box/rebase_box.h"
+#include "box/resize_box.h"
 
 namespace sluicebox::addon {
 
@@ -52,6 +53,7 @@ HandleId Boxes::submit(Napi::Env env, const std::string& op, const Napi::Object&
   if (op == "box.remove") return remove(env, request);
   if (op == "box.configure") return configure(env, request);
   if (op == "box.rebase") return rebase(env, request, wants_progress);
+  if (op == "box.resize") return resize(env, request);
   if (op == "box.clone") return clone(env, request, wants_progress);
   if (op == "box.snapshot") return snapshot(env, request, wants_progress);
   if (op == "box.snapshots") return list_snapshots(env, request);
@@ -330,6 +332,27 @@ HandleId Boxes::rebase(Napi::Env env, const Napi::Object& request, bool wants_pr
     auto value = [rebased = *rebased](Napi::Env at) -> Result<Napi::Value> {
       Napi::Object object = rebase_to_js(at, rebased.result);
       if (rebased.paused) object.Set("pausedMs", static_cast<double>(rebased.paused->count()) / 1000);
+      return object.As<Napi::Value>();
+    };
+    operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));
+  });
+  return operation->id();
+}
+
+HandleId Boxes::resize(Napi::Env env, const Napi::Object& request) {
+  const auto open = box_of(request);
+  const std::size_t disk = whole_of(request, "disk");
+  const std::uint64_t size = whole_of(request, "size");
+  Operation operation = open_operation(env, false);
+  ground_->on_worker(operation, [operation, open, disk, size, ground = ground_, policy = policy_] {
+    image::OperationContext context{*policy, operation->cancel(), *operation};
+    context.chain_depth = image::kMaxOwnChainDepth;
+    auto resized = box::resize_box(open->box, *ground->reactor, disk, size, open->is_held(), context);
+    if (!resized.ok()) return operation->complete(failure(std::move(resized).error()));
+    auto value = [resized = *resized](Napi::Env at) -> Result<Napi::Value> {
+      Napi::Object object = Napi::Object::New(at);
+      object.Set("from", number(at, resized.from));
+      object.Set("to", number(at, resized.to));
       return object.As<Napi::Value>();
     };
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value))));

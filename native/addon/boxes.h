@@ -25,8 +25,8 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
       : queue_(std::move(queue)), pool_(pool), policy_(std::move(policy)) {}
 
   // Whether `op` is one of a box: 'box.create', 'box.open', 'box.list', 'box.means', 'box.configure', 'box.start',
-  // 'box.remove', 'box.rebase', 'box.clone', 'box.snapshot', 'box.snapshots', 'box.dropSnapshot', 'box.restore',
-  // 'exec'.
+  // 'box.remove', 'box.rebase', 'box.resize', 'box.clone', 'box.snapshot', 'box.snapshots', 'box.dropSnapshot',
+  // 'box.restore', 'exec'.
   static bool has(const std::string& op) { return op == "exec" || op.rfind("box.", 0) == 0; }
   // Throws a TypeError for a request that the SDK would not have sent, a NativeError (queue_full) for one that finds no
   // room.
@@ -67,6 +67,7 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   event_queue::HandleId remove(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId configure(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId rebase(Napi::Env env, const Napi::Object& request, bool wants_progress);
+  event_queue::HandleId resize(Napi::Env env, const Napi::Object& request);
   event_queue::HandleId execute(Napi::Env env, const Napi::Object& request);
   std::shared_ptr<OpenBox> box_of(const Napi::Object& request);
   std::shared_ptr<OpenBox> reserve_box(Napi::Env env);

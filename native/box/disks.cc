@@ -129,13 +129,8 @@ Result<OpenDisk> open_disk(const BoxRecord& record, std::size_t index, const std
   const DiskSpec& spec = record.spec.disks[index];
   const DiskRecord& made = record.disks[index];
   const bool overlaid = !made.overlay.empty();
-  std::vector<image::FileIdentity> bases;
-  bases.reserve(made.bases.size());
-  for (const FileFacts& base : made.bases) bases.push_back({.device = base.device, .inode = base.inode});
-  for (const FileFacts& base : made.next_bases.value_or(std::vector<FileFacts>()))
-    bases.push_back({.device = base.device, .inode = base.inode});
   const auto format = image::format_from_name(overlaid ? "qcow2" : made.format);
-  const Chain chain = TRY(open_chain(disk_path(record, index, directory), format, std::move(bases), context));
+  const Chain chain = TRY(open_chain(disk_path(record, index, directory), format, bases_of(made), context));
 
   OpenDisk disk{.writable = spec.mode != DiskMode::kReadonly, .layers = {}, .size = chain.top.block->size()};
   disk.layers.push_back(TRY(reopen(chain.top, disk.writable)));
@@ -145,6 +140,14 @@ Result<OpenDisk> open_disk(const BoxRecord& record, std::size_t index, const std
 }
 
 }  // namespace
+
+std::vector<image::FileIdentity> bases_of(const DiskRecord& disk) {
+  std::vector<image::FileIdentity> bases;
+  for (const auto& list : {disk.bases, disk.next_bases.value_or(std::vector<FileFacts>())}) {
+    for (const FileFacts& base : list) bases.push_back({.device = base.device, .inode = base.inode});
+  }
+  return bases;
+}
 
 std::string disk_path(const BoxRecord& record, std::size_t disk, const std::string& directory) {
   const std::string& overlay = record.disks[disk].overlay;

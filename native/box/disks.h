@@ -38,6 +38,9 @@ struct OpenDisk {
 Result<std::vector<OpenDisk>> open_disks(const BoxRecord& record, const std::string& directory,
                                          const PathPolicy& policy);
 
+// What may lie under the disk's overlay, wherever it is.
+std::vector<image::FileIdentity> bases_of(const DiskRecord& disk);
+
 // The box's own file of a disk, or what the caller named where it has none.
 std::string disk_path(const BoxRecord& record, std::size_t disk, const std::string& directory);
 

@@ -66,14 +66,6 @@ Status settle_chain(const std::shared_ptr<Box>& box, std::size_t disk, bool move
   });
 }
 
-std::vector<image::FileIdentity> known_bases(const DiskRecord& disk) {
-  std::vector<image::FileIdentity> known;
-  for (const auto& list : {disk.bases, disk.next_bases.value_or(std::vector<FileFacts>())}) {
-    for (const FileFacts& base : list) known.push_back({.device = base.device, .inode = base.inode});
-  }
-  return known;
-}
-
 // Beside the layers of the box's disks: see snapshots.h.
 constexpr const char* kStepPrefix = "step";
 
@@ -185,7 +177,7 @@ Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor,
         .advise("Create it with isolation 'vm' and rootfs { disk }.");
   const std::string path = disk_path(record, disk, box->home().path_of(record.id));
   image::RebaseOptions wanted = options;
-  wanted.known = known_bases(record.disks[disk]);
+  wanted.known = bases_of(record.disks[disk]);
   const Moment moment = TRY(look_at(box, reactor, disk));
   if (moment.chain) {
     std::string now_on;
