@@ -3,9 +3,11 @@
 import { cpSync, existsSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { pathToFileURL } from 'node:url'
-import { attempt, capture, root } from './shell.mjs'
+import { downloadPackage, missingForPackages, renewLists, unpackPackages } from './debian-package.mjs'
+import { capture, root } from './shell.mjs'
 
 const wanted = 'linux-image-cloud-amd64'
+const portDriver = 'kernel/drivers/char/virtio_console.ko'
 const place = join(root, 'build', 'guest')
 // Where native/box looks for the drivers of a machine, and for what they need.
 const kept = [
@@ -13,6 +15,10 @@ const kept = [
   'kernel/drivers/virtio',
   'kernel/drivers/char',
   'kernel/drivers/block',
+  // Of no machine of ours: of the one that the bench reaches by ssh.
+  'kernel/drivers/net/virtio_net.ko',
+  'kernel/drivers/net/net_failover.ko',
+  'kernel/net/core/failover.ko',
   'kernel/fs/erofs',
   'kernel/fs/overlayfs',
   'kernel/lib',
@@ -21,13 +27,7 @@ const kept = [
 
 /** Quick when a kernel is there. */
 export function guestKernel() {
-  if (holdsKernel(place, join(place, 'modules')) || holdsKernel('/boot', '/lib/modules')) return
-  let problem
-  try {
-    problem = fetchKernel()
-  } catch (error) {
-    problem = error.message
-  }
+  const problem = kernelWith(portDriver)
   if (problem === undefined) return
   console.warn(`\nBoxes of virtual machines will be missing: ${problem}.`)
   console.warn(
@@ -35,10 +35,18 @@ export function guestKernel() {
   )
 }
 
-function holdsKernel(images, modules) {
-  return releasesIn(images).some((release) =>
-    existsSync(join(modules, release, 'kernel/drivers/char/virtio_console.ko')),
-  )
+/** Fetches one, unless one is there that has this driver. What went wrong, or undefined. */
+export function kernelWith(driver) {
+  if (holdsKernel(place, join(place, 'modules'), driver) || holdsKernel('/boot', '/lib/modules', driver)) return
+  try {
+    return fetchKernel()
+  } catch (error) {
+    return error.message
+  }
+}
+
+function holdsKernel(images, modules, driver) {
+  return releasesIn(images).some((release) => existsSync(join(modules, release, driver)))
 }
 
 function releasesIn(images) {
@@ -49,10 +57,8 @@ function releasesIn(images) {
 /** What went wrong, or undefined. */
 function fetchKernel() {
   if (process.arch !== 'x64') return `there is no such kernel for ${process.arch} here yet`
-  for (const tool of ['apt-get', 'apt-cache', 'dpkg-deb']) {
-    if (capture(tool, ['--version']).code !== 0)
-      return `their kernel is a Debian package, and this system has no ${tool}`
-  }
+  const missing = missingForPackages()
+  if (missing) return `their kernel is a Debian package, and ${missing}`
   mkdirSync(dirname(place), { recursive: true })
   const folder = mkdtempSync(join(dirname(place), 'guest-'))
   try {
@@ -65,9 +71,7 @@ function fetchKernel() {
 function download(folder) {
   let name = packageName()
   if (name !== undefined && tryDownload(name, folder)) return
-  // A stale list names a package that the server has no more. Only root can renew it.
-  if (process.getuid() === 0) {
-    attempt('apt-get', ['update', '-q'])
+  if (renewLists()) {
     name = packageName()
     if (name !== undefined && tryDownload(name, folder)) return
   }
@@ -84,21 +88,17 @@ function packageName() {
 
 function tryDownload(name, folder) {
   console.log(`Fetching the kernel of virtual machines: ${name}`)
-  // Else apt warns that its own user cannot write here.
-  const options = process.getuid() === 0 ? ['-o', 'APT::Sandbox::User=root'] : []
-  return attempt('apt-get', ['-q', ...options, 'download', name], { cwd: folder }) === 0
+  return downloadPackage(name, folder)
 }
 
 function unpack(folder) {
-  const file = readdirSync(folder).find((name) => name.endsWith('.deb'))
   const tree = join(folder, 'tree')
-  if (file === undefined || attempt('dpkg-deb', ['-x', join(folder, file), tree]) !== 0)
-    return 'their kernel could not be unpacked'
+  if (unpackPackages(folder, tree)) return 'their kernel could not be unpacked'
   const [release] = releasesIn(join(tree, 'boot'))
   const modules = ['lib', 'usr/lib']
     .map((lib) => join(tree, lib, 'modules', String(release)))
     .find((path) => existsSync(path))
-  if (release === undefined || modules === undefined) return `${file} holds no kernel with modules`
+  if (release === undefined || modules === undefined) return 'the package holds no kernel with modules'
   const made = join(folder, 'guest')
   for (const name of kept) {
     if (existsSync(join(modules, name)))
@@ -106,7 +106,8 @@ function unpack(folder) {
   }
   const image = `vmlinuz-${release}`
   cpSync(join(tree, 'boot', image), join(made, image))
-  if (!holdsKernel(made, join(made, 'modules'))) return `${file} has no driver of virtual ports that ends in .ko`
+  if (!holdsKernel(made, join(made, 'modules'), portDriver))
+    return 'the package has no driver of virtual ports that ends in .ko'
   rmSync(place, { recursive: true, force: true })
   renameSync(made, place)
 }
