@@ -10,7 +10,8 @@ export type BoxState = 'created' | 'starting' | 'running' | 'paused' | 'stopping
 export type StopReason = 'requested' | 'guest-shutdown' | 'killed' | 'idle' | 'ttl'
 /**
  * What the box sees as /. Of namespaces: the host's own programs and libraries, read-only, or a directory; under a private layer.
- * Of a virtual machine: a disk that holds an ext4 file system, or a directory, whose files are copied to a disk of the box.
+ * Of a virtual machine: the same programs, in an image that all such machines of a home share, under a layer in its memory; a disk that
+ * holds an ext4 file system; or a directory, whose files are copied to a disk of the box.
  */
 export type Rootfs =
   | 'host'
@@ -52,7 +53,8 @@ export interface BoxCreateOptions {
   /**
    * Bytes the box may write to its private layer. Unnamed: a tmpfs of this size, charged to memory. Named: the layer lies in the
    * home, and a storage asked for is UNSUPPORTED where the file system has no project quotas. Of a virtual machine: the size of
-   * its root disk's overlay, by default that of the disk below.
+   * its root disk's overlay, by default that of the disk below; on the host's programs that of the layer in its memory, by default half
+   * of that.
    */
   storage?: Size
   /** Default 512; Infinity: no limit. */

@@ -34,6 +34,8 @@ interface Means {
   readonly qemu: string
   readonly kernel: string
   readonly missing?: Lack
+  /** Why none of them can start from the host's programs. */
+  readonly noHostRoot?: Lack
   /** Why KVM is not used; empty: it would run guests. */
   readonly noKvm: string
   readonly noNamespaces?: Lack
@@ -406,9 +408,9 @@ function warn(error: Error): void {
   if (!(error instanceof BoxNotFoundError || error instanceof RuntimeClosedError)) process.emitWarning(error)
 }
 
-/** Disks as they were asked for: one that was made from a directory was not. */
+/** Disks as they were asked for: one that was made from a directory or from the host's programs was not. */
 const named = ({ rootfs, disks }: BoxRecord) =>
-  disks?.slice(rootfs.kind === 'directory' ? 1 : 0).map(({ overlayPath: _, ...asked }) => asked)
+  disks?.slice(rootfs.kind === 'disk' ? 0 : 1).map(({ overlayPath: _, ...asked }) => asked)
 
 async function within(work: Promise<unknown>, ms: number): Promise<boolean> {
   let timer: NodeJS.Timeout | undefined

@@ -1,5 +1,4 @@
 // Every check of an argument of boxes, and what the SDK itself keeps of a box in its record.
-import { inspect } from 'node:util'
 import type { ClockLimits } from './box-clock.js'
 import type { BoxFilter, BoxState, Isolation, Rootfs } from './box-types.js'
 import { SluiceboxError } from './errors.js'
@@ -231,22 +230,16 @@ function readMachine(
   op: string,
   options: Record<string, unknown>,
 ): Pick<CreateSettings['request'], 'rootfs' | 'disks'> {
-  const { rootfs, disks, memory, vcpus } = options
-  if (typeof rootfs !== 'object' || rootfs === null) {
-    const message = `${op}: rootfs: a virtual machine starts from a disk or a directory, and this is ${inspect(rootfs)}`
-    throw new SluiceboxError('UNSUPPORTED', message, {
-      op,
-      hint: `Pass rootfs: { disk: 'PATH' }, { directory: 'PATH' } or { snapshot: 'ID' }.`,
-    })
-  }
-  if ('snapshot' in rootfs) return readSnapshotRoot(op, options)
+  const { rootfs = 'host', disks, memory, vcpus } = options
+  const named = typeof rootfs === 'object' && rootfs !== null ? rootfs : {}
+  if ('snapshot' in named) return readSnapshotRoot(op, options)
   for (const [name, value] of Object.entries({ memory, vcpus }))
     if (value === Number.POSITIVE_INFINITY) throw bad(op, name, 'what a machine can have', value)
   if (disks !== undefined && !Array.isArray(disks)) throw bad(op, 'disks', 'an array', disks)
   const more = ((disks as unknown[] | undefined) ?? []).map((each, index) => readDisk(op, `disks[${index}]`, each))
   if (more.length > MAX_DISKS - 1) throw bad(op, 'disks', `at most ${MAX_DISKS - 1}`, disks)
-  if (!('disk' in rootfs)) return { rootfs: readSharedRoot(op, rootfs), disks: more }
-  const { disk, ...root } = readOptions(op, rootfs, ['disk', 'format', 'mode'], 'rootfs')
+  if (!('disk' in named)) return { rootfs: readSharedRoot(op, rootfs), disks: more }
+  const { disk, ...root } = readOptions(op, named, ['disk', 'format', 'mode'], 'rootfs')
   return {
     rootfs: { kind: 'disk' } as const,
     disks: [readDisk(op, 'rootfs', { ...root, path: disk }, 'disk'), ...more],

@@ -199,8 +199,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     const { addon, path } = loadAddon()
     const built = { create: true, read: true, write: true }
     const means = await this.#boxes.means(signal, this.doctor)
-    const { missing, noNamespaces } = means
-    const problems = [missing, noNamespaces].filter((lack) => lack !== undefined)
+    const { missing, noHostRoot, noNamespaces } = means
+    const problems = [missing, noHostRoot, noNamespaces].filter((lack) => lack !== undefined)
     return {
       ok: noNamespaces === undefined,
       node: process.version,

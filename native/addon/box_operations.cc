@@ -116,7 +116,7 @@ Status copy_box(const box::Home& home, const Original& original, std::optional<b
 }
 
 Status make_disks(const BoxGround& ground, const box::Home& home, const CreateRequest& request, Added& added,
-                  std::optional<box::MemoryImage>& memory) {
+                  std::optional<box::MemoryImage>& memory, event_queue::Operation& operation) {
   if (const auto& from = request.from) {
     const MutexLock turn(from->source->layers_turn());
     const Original original = TRY(original_of(from->source->home(), from->source->record(), from->snapshot));
@@ -133,7 +133,7 @@ Status make_disks(const BoxGround& ground, const box::Home& home, const CreateRe
   }
   if (!added.record.spec.machine) return ok_status();
   const std::string directory = TRY(path_of_fd(added.held->directory.get()));
-  TRY(ground.engine->make_disks(added.record, directory));
+  TRY(ground.engine->make_disks(added.record, directory, operation.cancel(), operation));
   return home.update(added.record);
 }
 
@@ -182,15 +182,15 @@ void prepare_next(const std::shared_ptr<BoxGround>& ground) {
 }  // namespace
 
 void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
-                const CancelToken& cancel, const MadeCallback& done) {
-  const auto deadline = box::Clock::now() + request.boot_timeout;
+                event_queue::Operation& operation, const MadeCallback& done) {
   auto home = ground->home(request.home);
   if (!home.ok()) return done(std::move(home).error());
   std::optional<MadeBox> found;
   auto added = add_or_find(**home, request, found);
   if (!added.ok()) return done(std::move(added).error());
   if (found) {
-    if (found->running) return find_box(ground, request.home, found->record.id, std::move(open), cancel, done);
+    if (found->running)
+      return find_box(ground, request.home, found->record.id, std::move(open), operation.cancel(), done);
     open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
     open->box->listen(open);
     tidy_up(ground, *home, *open, found->record.spec.keep);
@@ -198,7 +198,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     return done(std::move(*found));
   }
   std::optional<box::MemoryImage> memory;
-  if (Status made = make_disks(*ground, **home, request, *added, memory); !made.ok()) {
+  if (Status made = make_disks(*ground, **home, request, *added, memory, operation); !made.ok()) {
     added->held.reset();
     remove_ended(**home, added->record.id);
     return done(std::move(made).error());
@@ -218,7 +218,9 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   std::optional<box::Templates> templates;
   if (request.templates && !request.from && !request.named) templates.emplace(*request.templates);
   const box::Origin origin{.memory = memory ? &*memory : nullptr, .templates = templates ? &*templates : nullptr};
-  auto launched = open->box->launch_on_worker(std::move(added->held), origin, cancel, deadline);
+  // The boot's time, whatever its disks took.
+  const auto deadline = box::Clock::now() + request.boot_timeout;
+  auto launched = open->box->launch_on_worker(std::move(added->held), origin, operation.cancel(), deadline);
   if (!launched.ok()) remove_ended(**home, added->record.id);
   const bool prepare = launched.ok();
   const auto result = std::make_shared<Result<box::LaunchedBox>>(std::move(launched));

@@ -53,7 +53,7 @@ using MadeCallback = std::function<void(Result<MadeBox>)>;
 
 // On a worker. `done` is called there or on the reactor's thread, once. A box that fails to start leaves nothing.
 void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
-                const CancelToken& cancel, const MadeCallback& done);
+                event_queue::Operation& operation, const MadeCallback& done);
 // On a worker; `done` as above. One that runs is adopted, where it was left, or used beside its owner.
 void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home, const std::string& id_or_name,
               std::shared_ptr<OpenBox> open, const CancelToken& cancel, const MadeCallback& done);

@@ -102,7 +102,8 @@ box::BoxSpec spec_of(const Napi::Object& request) {
   spec.machine = isolation == "vm";
   if (const Napi::Value disks = request.Get("disks"); spec.machine) spec.disks = disks_of(disks);
   const bool from_snapshot = text_of(rootfs.As<Napi::Object>(), "kind") == "snapshot";
-  if (spec.machine && spec.disks.empty() && !spec.directory && !from_snapshot)
+  spec.host = spec.machine && text_of(rootfs.As<Napi::Object>(), "kind") == "host";
+  if (spec.machine && spec.disks.empty() && !spec.directory && !spec.host && !from_snapshot)
     refuse(request.Env(), "disks: expected one at least");
   spec.memory_bytes = limit_of(request, "memory", "memoryAsked");
   spec.vcpus = limit_of(request, "vcpus", "vcpusAsked");
@@ -181,7 +182,7 @@ Napi::Object to_js(Napi::Env env, const BoxView& view) {
   Napi::Object rootfs = Napi::Object::New(env);
   object.Set("isolation", spec.machine ? "vm" : "namespace");
   if (spec.machine) object.Set("disks", to_js(env, view.record, view.directory));
-  rootfs.Set("kind", spec.directory ? "directory" : spec.machine ? "disk" : "host");
+  rootfs.Set("kind", spec.directory ? "directory" : spec.machine && !spec.host ? "disk" : "host");
   if (spec.directory) rootfs.Set("path", *spec.directory);
   object.Set("rootfs", rootfs);
   object.Set("memory", number(env, spec.memory_bytes.value));

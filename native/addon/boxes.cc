@@ -184,7 +184,7 @@ HandleId Boxes::create(Napi::Env env, const CreateRequest& wanted, bool wants_pr
     operation->complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(value)), std::move(reclaim)));
   };
   (*ground)->on_worker(operation, [ground = *ground, wanted, open, operation, done] {
-    create_box(ground, wanted, open, operation->cancel(), done);
+    create_box(ground, wanted, open, *operation, done);
   });
   return operation->id();
 }
@@ -266,6 +266,7 @@ HandleId Boxes::means(Napi::Env env) {
       object.Set("kernel", means.kernel);
       object.Set("noKvm", box::kvm_verdict().why);
       if (means.missing) object.Set("missing", from_error(at, *means.missing));
+      if (means.no_host_root) object.Set("noHostRoot", from_error(at, *means.no_host_root));
       if (!tried.ok()) object.Set("noNamespaces", from_error(at, tried.error()));
       return object.As<Napi::Value>();
     };

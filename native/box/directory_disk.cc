@@ -2,18 +2,18 @@
 
 #include <fcntl.h>
 #include <fts.h>
-#include <spawn.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include <algorithm>
 #include <array>
 #include <cerrno>
 #include <memory>
+#include <utility>
 #include <vector>
 
 #include "base/unique_fd.h"
+#include "box/child_program.h"
 
 namespace sluicebox::box {
 
@@ -23,7 +23,6 @@ constexpr const char* kPrograms[] = {"/usr/sbin/mkfs.ext4", "/sbin/mkfs.ext4", "
 // The file system's own share is about a sixteenth; the journal takes up to 64 MiB.
 constexpr std::uint64_t kLeast = std::uint64_t{256} << 20;
 constexpr std::uint64_t kBlock = 4096;
-constexpr std::size_t kMostWords = 2000;
 
 Result<std::string> find_program() {
   for (const char* path : kPrograms) {
@@ -59,59 +58,20 @@ Status make_empty(const std::string& image, std::uint64_t size) {
   return ok_status();
 }
 
-// What it had to say when it failed: the end of its stderr.
-std::string words_of(int pipe) {
-  std::string text(kMostWords, '\0');
-  std::size_t length = 0;
-  while (length < text.size()) {
-    const ssize_t got = ::read(pipe, text.data() + length, text.size() - length);
-    if (got < 0 && errno == EINTR) continue;
-    if (got <= 0) break;
-    length += static_cast<std::size_t>(got);
-  }
-  text.resize(length);
-  while (!text.empty() && text.back() == '\n') text.pop_back();
-  std::replace(text.begin(), text.end(), '\n', ' ');
-  return text;
-}
-
-Status run(const std::string& program, std::vector<std::string> words, const std::string& image) {
-  int ends[2];
-  if (::pipe2(ends, O_CLOEXEC) != 0) return os_error(errno, "cannot make a pipe");
-  const UniqueFd read(ends[0]);
-  UniqueFd write(ends[1]);
-  words.insert(words.begin(), program);
-  std::vector<char*> argv;
-  argv.reserve(words.size() + 1);
-  for (std::string& word : words) argv.push_back(word.data());
-  argv.push_back(nullptr);
-  // Nothing of the host's environment.
-  std::array<char*, 1> environment = {nullptr};
-  posix_spawn_file_actions_t actions;
-  ::posix_spawn_file_actions_init(&actions);
-  ::posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0);
-  ::posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0);
-  ::posix_spawn_file_actions_adddup2(&actions, write.get(), 2);
-  pid_t child = 0;
-  const int failed = ::posix_spawn(&child, program.c_str(), &actions, nullptr, argv.data(), environment.data());
-  ::posix_spawn_file_actions_destroy(&actions);
-  write.reset();
-  if (failed != 0) return os_error(failed, "cannot run mkfs.ext4", program);
-  const std::string words_said = words_of(read.get());
-  int status = 0;
-  while (::waitpid(child, &status, 0) < 0) {
-    if (errno != EINTR) return os_error(errno, "cannot wait for mkfs.ext4");
-  }
-  if (WIFEXITED(status) && WEXITSTATUS(status) == 0) return ok_status();
-  const bool full = words_said.find("o space left") != std::string::npos ||
-                    words_said.find("Could not allocate block") != std::string::npos;
-  return Error(full ? ErrorCode::kNoSpace : ErrorCode::kIo, "mkfs.ext4 cannot make the box's disk: " + words_said)
+Status run(const std::string& program, std::vector<std::string> words, const std::string& image,
+           const CancelToken& cancel) {
+  const ChildEnd end = TRY(run_program({.path = program, .arguments = std::move(words)}, cancel));
+  if (end.exit_code == 0) return ok_status();
+  const bool full = end.words.find("o space left") != std::string::npos ||
+                    end.words.find("Could not allocate block") != std::string::npos;
+  return Error(full ? ErrorCode::kNoSpace : ErrorCode::kIo, "mkfs.ext4 cannot make the box's disk: " + end.words)
       .on(image);
 }
 
 }  // namespace
 
-Status make_directory_disk(const std::string& directory, const std::string& image, std::uint64_t size) {
+Status make_directory_disk(const std::string& directory, const std::string& image, std::uint64_t size,
+                           const CancelToken& cancel) {
   const std::string program = TRY(find_program());
   const std::uint64_t taken = TRY(size_of(directory));
   const std::uint64_t bytes = size != 0 ? size : std::max(kLeast, 2 * taken + kLeast / 2);
@@ -119,7 +79,7 @@ Status make_directory_disk(const std::string& directory, const std::string& imag
   return run(program,
              {"-q", "-F", "-m0", "-E", "root_owner=0:0,lazy_itable_init=1,lazy_journal_init=1,nodiscard", "-d",
               directory, image},
-             image);
+             image, cancel);
 }
 
 }  // namespace sluicebox::box

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "base/cancel.h"
+#include "base/progress.h"
 #include "base/result.h"
 #include "base/unique_fd.h"
 #include "box/home.h"
@@ -49,12 +50,17 @@ class Engine {
     std::string kernel;    // its release
     std::string identity;  // of this very QEMU: what it wrote of a machine no other need understand
     std::optional<Error> missing;
+    std::optional<Error> no_host_root;  // there are machines, and none whose root is the host's
   };
   virtual Means means() { return {}; }
   // Whether boxes of namespaces come up on this host: one is made in a home of its own, and taken away. On a worker.
   virtual Status try_out() { return {}; }
-  // What a new box needs on disk before it starts: notes it in the record, which is then written. On a worker.
-  virtual Status make_disks(BoxRecord& /*record*/, const std::string& /*directory*/) { return {}; }
+  // What a new box needs on disk before it starts: notes it in the record, which is then written. On a worker; it may
+  // take minutes. `directory`: the box's, in its home.
+  virtual Status make_disks(BoxRecord& /*record*/, const std::string& /*directory*/, const CancelToken& /*cancel*/,
+                            ProgressSink& /*progress*/) {
+    return {};
+  }
   // kBoxStart when the box could not be built, with what was left of it taken away; kUnsupported for a limit that was
   // asked for and cannot be had; kCancelled.
   virtual Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin,

@@ -17,8 +17,9 @@ class Engines final : public Engine {
 
   Means means() override { return qemu_.means(); }
   Status try_out() override { return namespaces_->try_out(); }
-  Status make_disks(BoxRecord& record, const std::string& directory) override {
-    return of(record).make_disks(record, directory);
+  Status make_disks(BoxRecord& record, const std::string& directory, const CancelToken& cancel,
+                    ProgressSink& progress) override {
+    return of(record).make_disks(record, directory, cancel, progress);
   }
   Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin, const CancelToken& cancel,
                              std::chrono::steady_clock::time_point deadline) override {

@@ -7,6 +7,7 @@
 // HOME/boxes/ID/lock         flock: held by the box's keeper as long as it lives, before by who makes or starts it
 // HOME/boxes/ID/cgroups      the cgroup directories that the keeper made, one a line
 // HOME/boxes/ID/layer/       a kept box's private layer
+// HOME/hosts/                see host_images.h
 #pragma once
 
 #include <functional>

@@ -40,6 +40,7 @@ Ingredients ingredients_of(const BoxRecord& record, const std::vector<OpenDisk>&
              {"command", qemu_command(plan)},
              {"processes", record.spec.processes.value},
              {"layer", layer_bytes(record)},
+             {"host", record.spec.host},
              {"disks", json::array()}};
   for (std::size_t i = 0; i < disks.size(); ++i) {
     json bases = json::array();

@@ -15,6 +15,7 @@ QemuPlan machine_plan(const BoxRecord& record, const std::vector<OpenDisk>& disk
 }
 
 std::uint64_t layer_bytes(const BoxRecord& record) {
+  if (record.spec.host && record.spec.storage_asked) return record.spec.storage_bytes;
   return record.spec.disks[0].mode == DiskMode::kReadonly ? record.spec.memory_bytes.value / 2 : 0;
 }
 

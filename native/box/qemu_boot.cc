@@ -49,6 +49,7 @@ Result<protocol::Machine> machine_of(const BoxRecord& record) {
   if (::getrandom(machine.entropy.data(), kEntropy, 0) != static_cast<ssize_t>(kEntropy))
     return os_error(errno, "cannot get random bytes");
   machine.root_serial = disk_serial(0);
+  if (record.spec.host) machine.file_system = protocol::FileSystem::kErofs;
   machine.root_readonly = record.spec.disks[0].mode == DiskMode::kReadonly;
   machine.layer_bytes = layer_bytes(record);
   machine.processes = record.spec.processes.value;

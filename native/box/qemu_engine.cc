@@ -10,6 +10,7 @@
 
 #include "box/digest.h"
 #include "box/directory_disk.h"
+#include "box/host_images.h"
 #include "box/ingredients.h"
 #include "box/initrd.h"
 #include "box/kernel.h"
@@ -25,7 +26,14 @@ using Deadline = std::chrono::steady_clock::time_point;
 // QEMU's own memory beside the guest's, and its threads beside the guest's processors.
 constexpr std::uint64_t kQemuMemory = std::uint64_t{192} << 20;
 constexpr std::uint64_t kQemuProcesses = 96;
+constexpr const char* kKeeperProgram = "/sluicebox-keeper";
 constexpr std::uint64_t kQemuStorage = std::uint64_t{16} << 20;
+
+// HOME/boxes/ID
+std::string home_of(const std::string& box) {
+  const std::string boxes = box.substr(0, box.rfind('/'));
+  return boxes.substr(0, boxes.rfind('/'));
+}
 
 Result<UniqueFd> copy_of(const UniqueFd& fd) {
   UniqueFd copy(::fcntl(fd.get(), F_DUPFD_CLOEXEC, 0));
@@ -73,16 +81,24 @@ Engine::Means QemuEngine::means() {
     means.kernel = kernel.value().release;
   else if (!means.missing)
     means.missing = std::move(kernel).error();
+  if (!means.missing) means.no_host_root = HostImages::missing();
   return means;
 }
 
-Status QemuEngine::make_disks(BoxRecord& record, const std::string& directory) {
+Status QemuEngine::make_disks(BoxRecord& record, const std::string& directory, const CancelToken& cancel,
+                              ProgressSink& progress) {
   if (auto missing = means().missing) return *std::move(missing);
   TRY(boot_files());
   if (record.spec.directory) {
     const std::string path = directory + "/root.raw";
-    TRY(make_directory_disk(*record.spec.directory, path, record.spec.storage_asked ? record.spec.storage_bytes : 0));
+    TRY(make_directory_disk(*record.spec.directory, path, record.spec.storage_asked ? record.spec.storage_bytes : 0,
+                            cancel));
     DiskSpec root{.path = path, .format = "raw", .mode = DiskMode::kOverlay};
+    record.spec.disks.insert(record.spec.disks.begin(), std::move(root));
+  }
+  if (record.spec.host) {
+    const HostImages images(home_of(directory), programs_ + kKeeperProgram);
+    DiskSpec root{.path = TRY(images.take(cancel, progress)), .format = "raw", .mode = DiskMode::kReadonly};
     record.spec.disks.insert(record.spec.disks.begin(), std::move(root));
   }
   record.disks = TRY(box::make_disks(record.spec, directory, *policy_));

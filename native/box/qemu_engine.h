@@ -28,7 +28,8 @@ class QemuEngine final : public Engine {
       : programs_(std::move(programs)), walls_(std::move(walls)), policy_(std::move(policy)) {}
 
   Means means() override;
-  Status make_disks(BoxRecord& record, const std::string& directory) override;
+  Status make_disks(BoxRecord& record, const std::string& directory, const CancelToken& cancel,
+                    ProgressSink& progress) override;
   Result<LaunchedBox> launch(const BoxRecord& record, Home::Held held, const Origin& origin, const CancelToken& cancel,
                              std::chrono::steady_clock::time_point deadline) override;
 

@@ -102,6 +102,7 @@ BoxRecord record_from(const json& value) {
   if (value.contains("machine")) {
     const json& machine = value.at("machine");
     spec.machine = true;
+    spec.host = machine.value("host", false);
     for (const json& disk : machine.at("disks")) spec.disks.push_back(disk_spec_from(disk));
     for (const json& disk : machine.at("made")) record.disks.push_back(disk_from(disk));
   }
@@ -156,6 +157,7 @@ std::string to_json(const BoxRecord& record) {
     for (const DiskSpec& disk : spec.disks) disks.push_back(to_json(disk));
     for (const DiskRecord& disk : record.disks) made.push_back(to_json(disk));
     value["machine"] = {{"disks", std::move(disks)}, {"made", std::move(made)}};
+    if (spec.host) value["machine"]["host"] = true;
   }
   // Paths need not be UTF-8; what is not is replaced rather than thrown over.
   return value.dump(2, ' ', false, json::error_handler_t::replace) + "\n";

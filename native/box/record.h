@@ -55,6 +55,7 @@ struct BoxSpec {
   bool keep = false;                     // outlives being stopped
   bool machine = false;                  // a virtual machine; else namespaces
   std::optional<std::string> directory;  // root file system; default: the host's
+  bool host = false;                     // a machine's that is an image of the host's programs
   std::vector<DiskSpec> disks;           // a machine's; the first holds its root file system, made from a directory too
   LimitSpec memory_bytes;
   LimitSpec vcpus;

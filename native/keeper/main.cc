@@ -1,6 +1,6 @@
 // The keeper: the process outside a box. It takes one order on descriptor 3, builds the box, watches it until it ends,
 // and removes what is left. Everything that ends it ends the box. Told to prepare, it begins the box ahead of its
-// order.
+// order. By its first argument it can be asked for a job of host_image.h instead.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/prctl.h>
@@ -11,9 +11,12 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <span>
+#include <string_view>
 
 #include "keeper/answer.h"
 #include "keeper/door.h"
+#include "keeper/host_image.h"
 #include "keeper/launch.h"
 #include "keeper/setup.h"
 #include "keeper/spare.h"
@@ -150,6 +153,9 @@ int run(char* argument) {
 }  // namespace sluicebox::keeper
 
 int main(int count, char** arguments) {
+  // No box's name begins like that.
+  if (count > 1 && std::string_view(arguments[1]).starts_with("--"))
+    return sluicebox::keeper::do_host_job(std::span(arguments, static_cast<std::size_t>(count)).subspan(1));
   sluicebox::keeper::stand_alone();
   return sluicebox::keeper::run(count > 1 ? arguments[1] : nullptr);
 }

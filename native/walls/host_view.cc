@@ -93,7 +93,15 @@ Status show_etc(int root, int host) {
   return ok_status();
 }
 
-// Where boxes are kept may lie below a directory that is shown.
+}  // namespace
+
+Status show_host(int root) {
+  const UniqueFd host(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
+  if (!host.valid()) return failure(errno, "open the host's root");
+  TRY(show_programs(root, host.get()));
+  return show_etc(root, host.get());
+}
+
 Status hide_home(int root, const std::string& home) {
   for (const char* name : kHostPrograms) {
     if (!home.starts_with("/" + std::string(name) + "/")) continue;
@@ -102,15 +110,6 @@ Status hide_home(int root, const std::string& home) {
     return attach(empty.get(), directory_in(root, home.c_str() + 1));
   }
   return ok_status();
-}
-
-}  // namespace
-
-Status show_host(int root) {
-  const UniqueFd host(::open("/", O_PATH | O_DIRECTORY | O_CLOEXEC));
-  if (!host.valid()) return failure(errno, "open the host's root");
-  TRY(show_programs(root, host.get()));
-  return show_etc(root, host.get());
 }
 
 Status finish_host_view(int root, const RootDetails& details) {

@@ -250,12 +250,18 @@ test.each([
   expect(await rejection(openRuntime().create(options as never))).toMatchObject({ code: 'INVALID_ARGUMENT', argument })
 })
 
-test.each([[{ isolation: 'vm' }], [{ isolation: 'vm', rootfs: 'host' }], [{ idleTimeoutMs: 1000, onIdle: 'pause' }]])(
-  'what is not built is UNSUPPORTED: %j',
-  async (options) => {
-    expect(await rejection(openRuntime().create(options as never))).toMatchObject({ code: 'UNSUPPORTED' })
-  },
-)
+test('what is not built is UNSUPPORTED: pausing what is no machine', async () => {
+  const options = { idleTimeoutMs: 1000, onIdle: 'pause' } as const
+  expect(await rejection(openRuntime().create(options))).toMatchObject({ code: 'UNSUPPORTED' })
+})
+
+test.each([[null], ['disk'], [7]])('a machine’s root that is none is refused: %j', async (rootfs) => {
+  const options = { isolation: 'vm', rootfs } as never
+  expect(await rejection(openRuntime().create(options))).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    argument: 'rootfs',
+  })
+})
 
 test('H27: a closed runtime has no boxes to give', async () => {
   const runtime = openRuntime()
