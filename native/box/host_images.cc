@@ -10,7 +10,7 @@
 #include <cerrno>
 #include <charconv>
 #include <chrono>
-#include <cstdio>
+#include <limits>
 #include <set>
 #include <string_view>
 #include <thread>
@@ -36,6 +36,8 @@ constexpr const char* kRootImage = "root.erofs";
 constexpr std::string_view kBeingMade = ".new";
 constexpr std::size_t kKeyLength = 32;
 constexpr int kMostTries = 3;
+// lz4 makes programs about half as large. What packs worse is found when it is written.
+constexpr std::uint64_t kPacked = 2;
 constexpr std::chrono::milliseconds kLockGlance{20};
 
 std::optional<std::string> find_mkfs() {
@@ -106,23 +108,27 @@ Result<UniqueFd> HostImages::lock(const CancelToken& cancel) const {
   return file;
 }
 
-Status HostImages::check_room(std::uint64_t bytes) const {
+// Unknown is enough: writing tells.
+std::uint64_t HostImages::free_room() const {
   struct statvfs facts{};
-  if (::statvfs(hosts().c_str(), &facts) != 0)
-    return os_error(errno, "cannot see how much room there is for the host's programs", hosts());
-  const std::uint64_t free = std::uint64_t{facts.f_bavail} * facts.f_frsize;
-  if (free >= bytes) return ok_status();
+  if (::statvfs(hosts().c_str(), &facts) != 0) return std::numeric_limits<std::uint64_t>::max();
+  return std::uint64_t{facts.f_bavail} * facts.f_frsize;
+}
+
+Error HostImages::no_room(std::uint64_t bytes) const {
+  const std::uint64_t free = free_room();
   return Error(ErrorCode::kNoSpace, "the host's programs take " + mebibytes(bytes) + " as a root file system, and " +
                                         mebibytes(free) + " are free")
       .on(hosts())
-      .advise("Free " + mebibytes(bytes - free) + " there, choose another home, or name a rootfs.");
+      .advise("Free " + mebibytes(bytes - std::min(bytes, free)) + " there, choose another home, or name a rootfs.");
 }
 
 // False: the host is not as it was any more.
 Result<bool> HostImages::make(const State& state, const CancelToken& cancel, ProgressSink& progress) const {
   const auto mkfs = find_mkfs();
   if (!mkfs) return *missing();
-  TRY(check_room(state.bytes));
+  const std::uint64_t expected = state.bytes / kPacked;
+  if (free_room() < expected) return no_room(expected);
   const std::string unfinished = hosts() + "/" + state.key + std::string(kBeingMade);
   TRY(make_private(unfinished));
   const std::string path = unfinished + "/" + kRootImage;
@@ -132,7 +138,7 @@ Result<bool> HostImages::make(const State& state, const CancelToken& cancel, Pro
     struct stat facts{};
     if (::fstat(image.get(), &facts) != 0) return;
     const std::uint64_t written = static_cast<std::uint64_t>(facts.st_blocks) * 512;
-    progress.report({.phase = "prepare", .done = std::min(written, state.bytes), .total = state.bytes});
+    progress.report({.phase = "prepare", .done = std::min(written, expected), .total = expected});
   };
   const ChildEnd end = TRY(
       run_program({.path = keeper_, .arguments = {kImageJob, view(), home_, state.key, *mkfs}, .passed = image.get()},
@@ -140,8 +146,7 @@ Result<bool> HostImages::make(const State& state, const CancelToken& cancel, Pro
   if (end.exit_code == kHostChangedExit) return false;
   if (end.words.find("o space left") != std::string::npos) {
     ::ftruncate(image.get(), 0);  // what is free without it
-    TRY(check_room(state.bytes));
-    return Error(ErrorCode::kNoSpace, "there is no room for the host's programs: " + end.words).on(path);
+    return no_room(state.bytes);
   }
   if (end.exit_code != 0) return Error(ErrorCode::kIo, "mkfs.erofs cannot read the host's programs: " + end.words);
   // What was read while it changed is no state of the host.

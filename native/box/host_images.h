@@ -44,7 +44,8 @@ class HostImages {
   std::string path_of(const std::string& key) const;
   bool touch(const std::string& key) const;
   Result<UniqueFd> lock(const CancelToken& cancel) const;
-  Status check_room(std::uint64_t bytes) const;
+  std::uint64_t free_room() const;
+  Error no_room(std::uint64_t bytes) const;
   Result<bool> make(const State& state, const CancelToken& cancel, ProgressSink& progress) const;
   void drop_leftovers(int hosts) const;
   void drop_unused(int hosts) const;

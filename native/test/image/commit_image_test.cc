@@ -28,11 +28,15 @@ const std::vector<std::string> kBaseWrites = {"write -P 0x11 0 150k", "write -P 
 const std::vector<std::string> kTopWrites = {"write -P 0x31 8k 9k", "write -z 64k 8k", "write -P 0x32 180k 33k",
                                              "write -P 0x33 255k 512"};
 
-std::vector<Committing> commits() {
+const std::vector<std::string> kFewKinds = {"cluster_size=512,compat=0.10", "cluster_size=4096,refcount_bits=1"};
+const std::vector<std::string> kAllKinds = {"cluster_size=512", "cluster_size=4096,refcount_bits=1",
+                                            "cluster_size=65536", "cluster_size=512,compat=0.10",
+                                            "cluster_size=65536,lazy_refcounts=on"};
+
+std::vector<Committing> commits(const std::vector<std::string>& kinds) {
   std::vector<Committing> all;
   constexpr std::uint64_t kDisk = 256 << 10;
-  for (const char* options : {"cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=65536",
-                              "cluster_size=512,compat=0.10", "cluster_size=65536,lazy_refcounts=on"}) {
+  for (const std::string& options : kinds) {
     all.push_back({"into raw", {raw_layer(kDisk, kBaseWrites), qcow2_layer(kDisk, options, kTopWrites)}, 0});
     all.push_back({"clusters of 4096 into other ones",
                    {qcow2_layer(kDisk, options, kBaseWrites), qcow2_layer(kDisk, "cluster_size=4096", kTopWrites)},
@@ -79,7 +83,7 @@ std::string over(const std::string& overlay, const std::string& base) {
 }  // namespace
 
 TEST_CASE("I33: after a commit base and overlay read as the overlay did, and the overlay holds nothing") {
-  for (const Committing& each : commits()) {
+  for (const Committing& each : commits(kAllKinds)) {
     CAPTURE(each.what);
     CAPTURE(each.layers.front().options);
     CAPTURE(each.layers.back().options);
@@ -112,13 +116,15 @@ TEST_CASE("I33: after a commit base and overlay read as the overlay did, and the
 }
 
 TEST_CASE("I33: with the power cut at each write and sync in turn, the overlay reads as before, or its base holds it") {
-  for (const Committing& each : commits()) {
+  for (const Committing& each : commits(kFewKinds)) {
     ChainFixture fixture(each.layers);
     fixture.keep();
     const std::size_t top = fixture.size() - 1;
     const std::string before = fixture.bytes(top);
     const std::string base_before = fixture.bytes(each.into);
     for (const bool keep : {true, false}) {
+      // What removes the overlay writes to no image: one shape tells as much as all.
+      if (!keep && each.layers.front().format != "raw") continue;
       bool reached = true;
       for (std::uint64_t n = 0; reached; ++n) {
         REQUIRE(n < 2000);
@@ -155,7 +161,7 @@ TEST_CASE("I33: with the power cut at each write and sync in turn, the overlay r
 }
 
 TEST_CASE("I38: a disk that runs full, or a sync that fails, while an overlay is committed is a typed error") {
-  for (const Committing& each : commits()) {
+  for (const Committing& each : commits(kFewKinds)) {
     ChainFixture fixture(each.layers);
     fixture.keep();
     const std::size_t top = fixture.size() - 1;
