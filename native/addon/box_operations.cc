@@ -189,8 +189,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   auto added = add_or_find(**home, request, found);
   if (!added.ok()) return done(std::move(added).error());
   if (found) {
-    if (found->running)
-      return find_box(ground, request.home, found->record.id, std::move(open), operation.cancel(), done);
+    if (found->running) return find_box(ground, request.home, found->record.id, open, operation.cancel(), done);
     open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
     open->box->listen(open);
     tidy_up(ground, *home, *open, found->record.spec.keep);
@@ -236,7 +235,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
 }
 
 void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_path, const std::string& id_or_name,
-              std::shared_ptr<OpenBox> open, const CancelToken& cancel, const MadeCallback& done) {
+              const std::shared_ptr<OpenBox>& open, const CancelToken& cancel, const MadeCallback& done) {
   auto home = ground->home(home_path);
   if (!home.ok()) return done(std::move(home).error());
   auto entry = (*home)->find(id_or_name);

@@ -56,7 +56,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
                 event_queue::Operation& operation, const MadeCallback& done);
 // On a worker; `done` as above. One that runs is adopted, where it was left, or used beside its owner.
 void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home, const std::string& id_or_name,
-              std::shared_ptr<OpenBox> open, const CancelToken& cancel, const MadeCallback& done);
+              const std::shared_ptr<OpenBox>& open, const CancelToken& cancel, const MadeCallback& done);
 // From any thread. `done` on the reactor's.
 void start_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<OpenBox>& open,
                const std::shared_ptr<event_queue::Operation>& operation, std::chrono::milliseconds boot_timeout,

@@ -268,6 +268,7 @@ void Box::give_to_keeper(Estate estate) {
   if (!control_.valid()) return;  // it has ended meanwhile, and that was told
   const Bequest bequest = bequeath(std::move(estate));
   std::vector<int> descriptors;
+  descriptors.reserve(bequest.descriptors.size());
   for (const UniqueFd& fd : bequest.descriptors) descriptors.push_back(fd.get());
   const Status given =
       protocol::send_frame(control_.get(), {.type = Type::kLeave}, protocol::encode(bequest.message), descriptors);

@@ -18,6 +18,7 @@ constexpr const char* kBooted = ".booted";
 }  // namespace
 
 TrialDisks::TrialDisks(const BoxRecord& record, UniqueFd directory) : directory_(std::move(directory)) {
+  overlays_.reserve(record.disks.size());
   for (const DiskRecord& disk : record.disks) overlays_.push_back(disk.overlay);
   drop(kBooted);
   drop(kAside);

@@ -199,6 +199,7 @@ class Watch {
     protocol::Given given = facts();
     given.state = estate_->state;
     std::vector<int> descriptors;
+    descriptors.reserve(estate_->descriptors.size());
     for (const UniqueFd& fd : estate_->descriptors) descriptors.push_back(fd.get());
     if (!say(from, Type::kGiven, protocol::encode(given), descriptors).ok()) return false;
     const auto heir = std::find_if(company_.others.begin(), company_.others.end(),
