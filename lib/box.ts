@@ -2,6 +2,7 @@
 
 import { BoxClock } from './box-clock.js'
 import { BoxLostError, BoxNotFoundError } from './box-errors.js'
+import { BoxExecutions, type ExecutionsHome } from './box-executions.js'
 import { toInfo } from './box-info.js'
 import { BoxSnapshots, type CloneOptions, type SnapshotHome, type SnapshotOptions } from './box-snapshots.js'
 import { type Change, isEnd, States } from './box-states.js'
@@ -15,21 +16,18 @@ import type {
   StopReason,
 } from './box-types.js'
 import { RuntimeClosedError, SluiceboxError } from './errors.js'
-import { escapeCommand } from './escape.js'
 import { type ListenerFailure, TypedEvents } from './events.js'
-import { execCwd, execRequest } from './exec-request.js'
 import type { Argv, Bytes, ExecOptions, ExecutionInfo, RunOptions, RunResult } from './exec-types.js'
-import { Execution, type ExecutionHome } from './execution.js'
+import type { Execution } from './execution.js'
 import { Handle, HandleGone, type HandleSurroundings } from './handle.js'
 import type { BoxResizeResult, Cancellable, Progress, RebaseOptions, RebaseResult, Size } from './image-types.js'
 import type { BoxRecord, HandleId, News } from './native.js'
 import type { Operations } from './operations.js'
 import { bad, readBoolean, readOptions, readSignal } from './options.js'
 import { type BoxConfig, parseConfig, readBootTimeout, readState, readStop } from './options-box.js'
-import { type ExecSettings, type RunSettings, readExec, readRun, readShell, readWait } from './options-exec.js'
+import { readExec, readRun, readShell, readWait } from './options-exec.js'
 import { readBoxResize, readRebase } from './options-images.js'
-import { collect } from './run.js'
-import { makeWaiter } from './waiter.js'
+import { unlessAborted } from './waiter.js'
 
 /** What a box needs of its runtime. */
 export interface BoxHome extends HandleSurroundings {
@@ -77,10 +75,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   readonly #home: BoxHome
   readonly #handle: Handle
   readonly #states: States
-  readonly #executions = new Map<string, Execution>()
-  /** Those being spawned too. */
-  readonly #ids = new Set<string>()
-  readonly #executionHome: ExecutionHome
+  readonly #executions: BoxExecutions
   readonly #clock: BoxClock
   /** Why its clock stops it. */
   #stopsFor: 'idle' | 'ttl' | undefined
@@ -100,18 +95,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     this.#handle = new Handle(handle, 'box', home, { readable: () => {}, news }, { boxId: record.id })
     this.#states = new States(record.state, {
       boxId: record.id,
-      executionsEnded: () => this.#executionsEnded(),
+      executionsEnded: () => this.#executions.allEnded(),
       changed: (change) => this.#changed(change),
       inScope: (work) => this.#handle.scope.runInAsyncScope(work),
     })
-    this.#executionHome = {
-      drain: home.drain,
-      errorNames: home.errorNames,
-      handles: home.handles,
-      boxId: this.id,
-      listenerFailed: home.listenerFailed,
-      ended: (execution) => this.#forget(execution),
-    }
+    this.#executions = new BoxExecutions(this.#executionsHome())
     this.snapshots = new BoxSnapshots(this.#snapshotHome())
     this.#clock = new BoxClock(parseConfig(record).clock, (why) => this.#timeIsUp(why))
     if (record.state === 'running') this.#clock.run()
@@ -144,7 +132,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   run(argv: Argv, options: RunOptions & { encoding: 'buffer' }): Promise<RunResult<Bytes>>
   run(argv: Argv, options?: RunOptions & { encoding?: 'utf8' | 'latin1' }): Promise<RunResult<string>>
   run(argv: Argv, options?: RunOptions): Promise<RunResult<string | Bytes>> {
-    return this.#run('box.run', () => readRun('box.run', argv, options), this.run)
+    return this.#executions.run('box.run', () => readRun('box.run', argv, options), this.run)
   }
 
   /** The same with a script for the box's shell (default '/bin/sh'), as one argument of `-c`. */
@@ -154,13 +142,13 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     options?: RunOptions & { encoding?: 'utf8' | 'latin1'; shell?: string },
   ): Promise<RunResult<string>>
   shell(script: string, options?: RunOptions & { shell?: string }): Promise<RunResult<string | Bytes>> {
-    return this.#run('box.shell', () => readShell(script, options), this.shell)
+    return this.#executions.run('box.shell', () => readShell(script, options), this.shell)
   }
 
   /** Starts a program; resolves when it has been spawned. Its output is held until something reads it. */
   exec(argv: Argv, options?: ExecOptions): Promise<Execution> {
     try {
-      return this.#spawn('box.exec', readExec(argv, options), this.exec)
+      return this.#executions.spawn('box.exec', readExec(argv, options), this.exec)
     } catch (error) {
       return Promise.reject(error)
     }
@@ -169,7 +157,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   /** The executions whose end was not told yet. */
   async executions(): Promise<ExecutionInfo[]> {
     this.#check('box.executions')
-    return [...this.#executions.values()].map((execution) => execution.info())
+    return this.#executions.infos()
   }
 
   /** Of a box that was created without, stopped, or failed. */
@@ -354,7 +342,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
         boxId: this.id,
         cause: error,
       })
-    for (const execution of [...this.#executions.values()]) execution.cutOff(lost('execution'))
+    this.#executions.cutOff(lost)
     this.#states.close(error)
     this.#handle.release()
   }
@@ -386,68 +374,36 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     }
   }
 
-  #run(op: string, read: () => RunSettings, above: Above): Promise<RunResult<string | Bytes>> {
-    try {
-      const settings = read()
-      const cwd = execCwd(settings, parseConfig(this.#record))
-      const place = { op, boxId: this.id, cwd, listenerFailed: this.#home.listenerFailed }
-      return this.#spawn(op, settings, above).then((execution) => collect(execution, settings, place))
-    } catch (error) {
-      return Promise.reject(error)
-    }
-  }
-
-  #spawn(op: string, settings: ExecSettings, above: Above): Promise<Execution> {
-    const { id, argv, signal } = settings
-    if (signal?.aborted) throw signal.reason
-    this.#check(op)
-    if (this.state === 'paused' && this.#idles) return this.resume().then(() => this.#spawn(op, settings, above))
-    if (this.state !== 'running') throw this.#states.wrong(op)
-    if (this.#ids.has(id))
-      throw new SluiceboxError('EXEC_EXISTS', `${op}: box ${this.id} has a live execution ${id}`, {
-        op,
-        boxId: this.id,
-      })
-    const config = parseConfig(this.#record)
-    const request = { box: this.#handle.id, ...execRequest(settings, config, this.#home.framed) }
-    const context = {
+  #executionsHome(): ExecutionsHome {
+    const self = this
+    const { drain, errorNames, handles, framed, listenerFailed, calls } = this.#home
+    return {
+      drain,
+      errorNames,
+      handles,
+      framed,
+      listenerFailed,
       boxId: this.id,
-      get result() {
-        return { id, argv, escapedCommand: escapeCommand(argv), cwd: execCwd(settings, config) }
+      handle: this.#handle.id,
+      get config() {
+        return parseConfig(self.#record)
+      },
+      ready: (op) => this.#ready(op),
+      submit: (call, above) => calls.run(call, above),
+      entered: () => this.#clock.enter(),
+      left: () => this.#clock.leave(),
+      spawned: (execution) => {
+        if (this.listenerCount('exec') > 0) this.#handle.later(() => this.emit('exec', execution))
       },
     }
-    const adopt = (native: unknown) => this.#spawned(native as { handle: HandleId; pid: number }, settings)
-    this.#ids.add(id)
-    this.#clock.enter()
-    const spawned = this.#home.calls.run(
-      { name: op, op: 'exec', request, signal, adopt, context, abortGraceMs: 0 },
-      above,
-    ) as Promise<Execution>
-    return spawned.catch((error) => {
-      if (!this.#executions.has(id)) this.#free(id)
-      throw error
-    })
   }
 
-  #spawned(native: { handle: HandleId; pid: number }, settings: ExecSettings): Execution {
-    const execution = new Execution(native, settings, this.#executionHome)
-    if (settings.signal?.aborted) {
-      void execution[Symbol.asyncDispose]()
-      throw settings.signal.reason
-    }
-    this.#executions.set(settings.id, execution)
-    if (this.listenerCount('exec') > 0) this.#handle.later(() => this.emit('exec', execution))
-    return execution
-  }
-
-  #forget(execution: Execution): void {
-    if (this.#executions.get(execution.id) !== execution) return
-    this.#executions.delete(execution.id)
-    this.#free(execution.id)
-  }
-
-  #free(id: string): void {
-    if (this.#ids.delete(id)) this.#clock.leave()
+  /** Whether programs run in it; one that was paused for idleness is woken. */
+  #ready(op: string): Promise<void> | undefined {
+    this.#check(op)
+    if (this.state === 'paused' && this.#idles) return this.resume()
+    if (this.state !== 'running') throw this.#states.wrong(op)
+    return undefined
   }
 
   #timeIsUp(why: 'idle' | 'ttl'): void {
@@ -463,11 +419,6 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     this.#stopsFor = why
     // A box that has ended by itself meanwhile needs no stop.
     this.stop().catch(ignore)
-  }
-
-  #executionsEnded(): Promise<unknown> | undefined {
-    if (this.#executions.size === 0) return undefined
-    return Promise.all(Array.from(this.#executions.values(), (execution) => execution.boxEnded()))
   }
 
   #started({ record }: { record: BoxRecord }): void {
@@ -498,11 +449,7 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
   /** Its executions end first: nobody would hear of them. */
   async #leave(op: string, graceMs: number): Promise<void> {
     if (this.state !== 'running') throw this.#states.wrong(op)
-    const ends = Array.from(this.#executions.values(), async (execution) => {
-      await execution.kill(undefined, { forceAfterMs: graceMs })
-      await execution.wait()
-    })
-    await this.#held(Promise.allSettled(ends))
+    await this.#held(this.#executions.endAll(graceMs))
     await this.#handle.command(op, 'leave', {})
     this.#letGo()
   }
@@ -589,10 +536,3 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 }
 
 const ignore = (): void => {}
-
-/** What is waited for goes on; only the wait ends. */
-function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
-  const waiter = makeWaiter<T>({ signal })
-  promise.then(waiter.resolve, waiter.reject)
-  return waiter.promise
-}

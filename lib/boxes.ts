@@ -19,6 +19,7 @@ import type { Call } from './operation.js'
 import { bad, type RuntimeSettings, readBoolean, readOptions, readSignal, readText } from './options.js'
 import { type CreateSettings, createKeys, parseConfig, readCreateBox, readFilter } from './options-box.js'
 import { BoxPool, readPoolSize } from './pool.js'
+import { unlessAborted } from './waiter.js'
 
 export type CreateOptions = BoxCreateOptions & Cancellable & Progressive<'prepare' | 'boot' | 'agent'>
 
@@ -103,8 +104,9 @@ export class Boxes {
     this.#check(op)
     const name = readText(op, 'idOrName', idOrName)
     const signal = readSignal(op, readOptions(op, options, ['signal']).signal)
-    const opened = this.#opening.then(() => this.#get(op, name, signal, above))
-    this.#opening = opened.catch(() => {})
+    const others = this.#opening
+    const opened = unlessAborted(others, signal).then(() => this.#get(op, name, signal, above))
+    this.#opening = Promise.allSettled([others, opened])
     return this.#held(opened)
   }
 

@@ -150,7 +150,10 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     return this.#boxes.create(options, this.create)
   }
 
-  /** The box of that id or name. @throws BOX_NOT_FOUND, IN_USE (another process runs it) */
+  /**
+   * The box of that id or name. One that was left running is this runtime's from here on; a box of namespaces that another process owns
+   * is used beside it. @throws BOX_NOT_FOUND, IN_USE (a virtual machine that another process owns; one that is just being started or ended)
+   */
   get(idOrName: string, options?: Cancellable): Promise<Box> {
     return this.#boxes.get('get', idOrName, options, this.get)
   }

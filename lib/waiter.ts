@@ -55,3 +55,10 @@ export function waitTimeout(op: string, timeoutMs: number, boxId?: string): Slui
     hint: 'Only the wait has ended: what was waited for goes on.',
   })
 }
+
+/** What is waited for goes on; only the wait ends. */
+export function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal | undefined): Promise<T> {
+  const waiter = makeWaiter<T>({ signal })
+  promise.then(waiter.resolve, waiter.reject)
+  return waiter.promise
+}

@@ -39,6 +39,7 @@ test.each([
       /^stubborn: SIGKILL, forced: true, killed again: false$/m,
     ],
   ],
+  ['leave-running', [/^counter is running$/m, /^it counted on$/m, /^stopped: requested$/m]],
   [
     'pool',
     [

@@ -27,6 +27,8 @@ const asyncMethods: Record<string, (runtime: Runtime, path: string) => Promise<u
   'images.info': ({ images }, path) => images.info(path),
   'images.check': ({ images }, path) => images.check(path),
   'images.rebase': ({ images }, path) => images.rebase(path, { backing: null }),
+  'images.commit': (runtime, path) => runtime.images.commit(path),
+  'images.resize': (runtime, path) => runtime.images.resize(path, '2M'),
   rebase: (runtime, path) => runtime.rebase(path, { backing: null }),
   doctor: (runtime) => runtime.doctor(),
   create: (runtime) => runtime.create(),
@@ -36,7 +38,8 @@ const asyncMethods: Record<string, (runtime: Runtime, path: string) => Promise<u
   list: (runtime) => runtime.list(),
   remove: (runtime) => runtime.remove('web'),
 }
-const notPending = ['constructor', 'close', 'stats', 'ref', 'unref']
+/** `resize` is of a box alone: it settles as the box's own calls do. */
+const notPending = ['constructor', 'close', 'stats', 'ref', 'unref', 'resize']
 
 test('H20: the table of asynchronous methods is complete', () => {
   const names = (object: object) => Object.getOwnPropertyNames(Object.getPrototypeOf(object))
@@ -89,6 +92,13 @@ test.each(Object.keys(asyncMethods))(
     expect(error).toMatchObject({ code: 'RUNTIME_CLOSED', op: name, retryable: true })
   },
 )
+
+test('H27: resize of a box whose runtime is closed is RUNTIME_CLOSED', async () => {
+  const runtime = openRuntime({ home: makeFolder()('home') })
+  const box = await runtime.create()
+  await runtime.close()
+  expect(await rejection(runtime.resize(box, '2G'))).toMatchObject({ code: 'RUNTIME_CLOSED', op: 'resize' })
+})
 
 test('H27: a closed runtime still answers its plain getters, and its listeners can still be moved', async () => {
   const runtime = openRuntime({ home: '/tmp/sluicebox-home' })
