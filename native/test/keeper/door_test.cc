@@ -30,13 +30,13 @@ UniqueFd come_to(const std::string& directory) {
   return socket;
 }
 
-struct Said {
+struct Word {
   bool hung_up = false;
   Type type{};
   std::vector<std::byte> payload;
   std::vector<UniqueFd> descriptors;
 };
-Said hear(int socket) {
+Word hear_word(int socket) {
   REQUIRE(await(socket, POLLIN));
   std::vector<std::byte> payload(protocol::kMaxPayload);
   auto frame = protocol::receive_frame(socket, payload);
@@ -48,19 +48,19 @@ Said hear(int socket) {
           .descriptors = std::move(frame.value().descriptors)};
 }
 
-void say(int socket, Type type, Bytes payload, std::span<const int> descriptors = {}) {
+void say_word(int socket, Type type, Bytes payload, std::span<const int> descriptors = {}) {
   REQUIRE(protocol::send_frame(socket, {.type = type}, payload, descriptors).ok());
 }
 
-protocol::Encoded hello(std::uint16_t version = protocol::kVersion) {
+protocol::Encoded hello_of(std::uint16_t version = protocol::kVersion) {
   return protocol::encode(protocol::Hello{.version = version, .leash = false});
 }
 
-struct Running {
+struct Inhabited {
   Home home;
   std::string directory = home.make_box();
   BoxUnderTest box{directory};
-  Running() {
+  Inhabited() {
     const Answer& answer = box.launch();
     INFO(answer.failed.message << " " << answer.failed.path << " " << answer.failed.hint);
     REQUIRE(answer.launched);
@@ -70,7 +70,7 @@ struct Running {
 }  // namespace
 
 TEST_CASE("B42: a keeper's socket is its user's alone") {
-  Running running;
+  Inhabited running;
   struct stat facts{};
   REQUIRE(::stat((running.directory + "/keeper.sock").c_str(), &facts) == 0);
   CHECK((facts.st_mode & 0777) == 0600);
@@ -86,7 +86,7 @@ TEST_CASE("B42: a keeper's socket is its user's alone") {
     if (::setresgid(12345, 12345, 12345) != 0 || ::setresuid(12345, 12345, 12345) != 0) ::_exit(2);
     const UniqueFd socket = come_to(running.directory);
     if (!socket.valid()) ::_exit(3);
-    const auto words = hello();
+    const auto words = hello_of();
     (void)protocol::send_frame(socket.get(), {.type = Type::kAttach}, words);
     std::array<std::byte, protocol::kMaxPayload> buffer;
     ::_exit(await(socket.get(), POLLIN) && !protocol::receive_frame(socket.get(), buffer).ok() ? 0 : 4);
@@ -99,41 +99,41 @@ TEST_CASE("B42: a keeper's socket is its user's alone") {
 }
 
 TEST_CASE("B42: who says what nobody says is dropped, and the box and its owner do not feel it") {
-  Running running;
+  Inhabited running;
   const std::string words[] = {"", "x", std::string(40000, 'x'), std::string(16, '\0'),
                                std::string("\xff\xff\xff\xff") + std::string(12, '\1')};
   for (const std::string& word : words) {
     const UniqueFd visitor = come_to(running.directory);
     REQUIRE(visitor.valid());
     (void)::send(visitor.get(), word.data(), word.size(), MSG_NOSIGNAL | MSG_DONTWAIT);
-    if (word.size() > 16 || word.size() == 1) CHECK(hear(visitor.get()).hung_up);
+    if (word.size() > 16 || word.size() == 1) CHECK(hear_word(visitor.get()).hung_up);
   }
   const UniqueFd visitor = come_to(running.directory);
-  say(visitor.get(), Type::kAdopt, hello(protocol::kVersion + 1));
-  CHECK(hear(visitor.get()).type == Type::kRefused);
-  say(visitor.get(), Type::kAdopt, hello());
-  const Said refused = hear(visitor.get());
+  say_word(visitor.get(), Type::kAdopt, hello_of(protocol::kVersion + 1));
+  CHECK(hear_word(visitor.get()).type == Type::kRefused);
+  say_word(visitor.get(), Type::kAdopt, hello_of());
+  const Word refused = hear_word(visitor.get());
   CHECK(refused.type == Type::kRefused);
   CHECK(protocol::decode_launch_failed(refused.payload).value().message == "another process runs this box");
-  say(visitor.get(), Type::kLeave, protocol::encode(protocol::Leave{}));
-  CHECK(hear(visitor.get()).hung_up);
+  say_word(visitor.get(), Type::kLeave, protocol::encode(protocol::Leave{}));
+  CHECK(hear_word(visitor.get()).hung_up);
   CHECK(running.box.sh("echo on") == "on\n");
   CHECK(running.box.stop().asked);
 }
 
 TEST_CASE("B42: more visitors than a keeper lets in wait outside until one goes") {
-  Running running;
+  Inhabited running;
   std::vector<UniqueFd> visitors;
   for (int i = 0; i < 64; ++i) visitors.push_back(come_to(running.directory));
   const UniqueFd late = come_to(running.directory);
-  say(late.get(), Type::kAdopt, hello());
+  say_word(late.get(), Type::kAdopt, hello_of());
   CHECK(running.box.sh("echo on") == "on\n");
   visitors.clear();
-  CHECK(hear(late.get()).type == Type::kRefused);
+  CHECK(hear_word(late.get()).type == Type::kRefused);
 }
 
 TEST_CASE("B10: what an owner leaves is given to who adopts the box, and whose hang-up then ends it") {
-  Running running;
+  Inhabited running;
   int ends[2];
   REQUIRE(::pipe2(ends, O_CLOEXEC) == 0);
   UniqueFd read(ends[0]);
@@ -147,8 +147,8 @@ TEST_CASE("B10: what an owner leaves is given to who adopts the box, and whose h
   running.box.hang_up();
   CHECK(running.box.sh("echo on") == "on\n");
   UniqueFd heir = come_to(running.directory);
-  say(heir.get(), Type::kAdopt, hello());
-  const Said given = hear(heir.get());
+  say_word(heir.get(), Type::kAdopt, hello_of());
+  const Word given = hear_word(heir.get());
   REQUIRE(given.type == Type::kGiven);
   CHECK(protocol::decode_given(given.payload).value().state == "the owner's own");
   CHECK(protocol::decode_given(given.payload).value().started_at_ms > 0);
@@ -157,8 +157,8 @@ TEST_CASE("B10: what an owner leaves is given to who adopts the box, and whose h
   char got = 0;
   CHECK(::read(given.descriptors[0].get(), &got, 1) == 1);
   const UniqueFd second = come_to(running.directory);
-  say(second.get(), Type::kAdopt, hello());
-  CHECK(hear(second.get()).type == Type::kRefused);
+  say_word(second.get(), Type::kAdopt, hello_of());
+  CHECK(hear_word(second.get()).type == Type::kRefused);
   const UniqueFd first = running.box.open_pid1();
   heir.reset();
   CHECK(await(first.get(), POLLIN));
@@ -166,7 +166,7 @@ TEST_CASE("B10: what an owner leaves is given to who adopts the box, and whose h
 }
 
 TEST_CASE("B10: a left box is over when what was to be its last word comes") {
-  Running running;
+  Inhabited running;
   int ends[2];
   REQUIRE(::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, ends) == 0);
   UniqueFd theirs(ends[0]);
