@@ -117,6 +117,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     return this.#states.state
   }
 
+  /** @internal */
+  get record(): BoxRecord {
+    return this.#record
+  }
+
   /** Another process owns it. @internal */
   get isShared(): boolean {
     return this.#ownership === 'shared'

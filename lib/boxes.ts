@@ -281,6 +281,14 @@ export class Boxes {
     onProgress: Call['onProgress'],
     above: Above,
   ): Promise<Box> {
+    const known = request.name === undefined ? undefined : this.#find(request.name)
+    if (known && !known.isShared && (known.state === 'running' || known.state === 'paused')) {
+      signal?.throwIfAborted()
+      const differing = differences(request, known.record)
+      if (differing.length > 0) throw differs(request, known.id, differing)
+      if (request.start && known.state === 'paused') await known.start({ signal })
+      return known
+    }
     let reused = false
     const call = {
       name: 'create',
@@ -295,9 +303,7 @@ export class Boxes {
         const differing = reused ? differences(request, opened.record) : []
         if (differing.length === 0) return this.#adopt(opened, !reused)
         if (!this.#open.has(opened.handle)) this.#letGo(this.#adopt(opened, false))
-        const message = `create: the box named ${JSON.stringify(request.name)} differs in ${differing.join(', ')}`
-        const hint = "Ask for the same configuration, get() it as it is, or use another name or ifExists: 'replace'."
-        throw new SluiceboxError('BOX_EXISTS', message, { op: 'create', boxId: opened.record.id, hint })
+        throw differs(request, opened.record.id, differing)
       },
     }
     const box = (await this.#home.boots.run(call, above)) as Box
@@ -377,6 +383,12 @@ export class Boxes {
   #check(op: string): void {
     if (this.#home.isClosed) throw new RuntimeClosedError(op, false)
   }
+}
+
+function differs({ name }: CreateSettings['request'], boxId: string, differing: string[]): SluiceboxError {
+  const message = `create: the box named ${JSON.stringify(name)} differs in ${differing.join(', ')}`
+  const hint = "Ask for the same configuration, get() it as it is, or use another name or ifExists: 'replace'."
+  return new SluiceboxError('BOX_EXISTS', message, { op: 'create', boxId, hint })
 }
 
 /** The options in which a box is not what was asked for. */

@@ -183,6 +183,7 @@ void prepare_next(const std::shared_ptr<BoxGround>& ground) {
 
 void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& request, std::shared_ptr<OpenBox> open,
                 event_queue::Operation& operation, const MadeCallback& done) {
+  if (Status wanted = operation.cancel().check(); !wanted.ok()) return done(std::move(wanted).error());
   auto home = ground->home(request.home);
   if (!home.ok()) return done(std::move(home).error());
   std::optional<MadeBox> found;

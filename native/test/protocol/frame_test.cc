@@ -48,7 +48,7 @@ TEST_SUITE("protocol frames") {
       bytes[4] = static_cast<std::byte>(type);
       known += decode_header(bytes).ok() ? 1 : 0;
     }
-    CHECK(known == 32);
+    CHECK(known == 40);
     for (const std::uint32_t length : {std::uint32_t{kMaxPayload} + 1, 0x80000000U, 0xffffffffU}) {
       Header header = kHeader;
       header.length = length;

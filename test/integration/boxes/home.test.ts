@@ -199,7 +199,11 @@ test('H6: an aborted create rejects at once with the reason, and leaves nothing,
   )
   // A box that came too late goes by itself.
   await goneAll(runtime.home)
-  expect(await runtime.list()).toEqual([])
+  await eventually(
+    () => runtime.list(),
+    (all) => all.length === 0,
+    'the last to go',
+  )
   await soon(
     (async () => {
       while (runtime.stats().handles.live > baseline) await new Promise((resolve) => setImmediate(resolve))
