@@ -1,6 +1,7 @@
-// npm run bench -- queue|rebase|exec|start|vm [--json]: every figure against a peer in the same run.
+// npm run bench -- queue|rebase|images|exec|start|vm [--json]: every figure against a peer in the same run.
 import { parseArgs } from 'node:util'
 import { exec } from './exec.js'
+import { images } from './images.js'
 import type { Figure, Spread } from './measure.js'
 import { queue } from './queue.js'
 import { rebase } from './rebase.js'
@@ -9,7 +10,7 @@ import { machine } from './support/machine.js'
 import { vm } from './vm.js'
 
 export type Suite = (rounds: number) => Promise<Figure[]>
-const suites: Record<string, Suite> = { queue, rebase, exec, start, vm }
+const suites: Record<string, Suite> = { queue, rebase, images, exec, start, vm }
 const ROUNDS = 7
 
 const { positionals, values } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } })

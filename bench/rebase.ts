@@ -44,7 +44,7 @@ export async function rebase(rounds: number): Promise<Figure[]> {
   }
 }
 
-async function moves(
+export async function moves(
   runtime: Runtime,
   rounds: number,
   goal: Goal,

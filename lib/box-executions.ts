@@ -1,9 +1,10 @@
 // The executions in one box: spawning them, knowing them by their ids, and their ends.
+
+import { SluiceboxError } from './errors.js'
 import { escapeCommand } from './escape.js'
+import type { ListenerFailure } from './events.js'
 import { execCwd, execRequest } from './exec-request.js'
 import type { Bytes, ExecutionInfo, RunResult } from './exec-types.js'
-import { SluiceboxError } from './errors.js'
-import type { ListenerFailure } from './events.js'
 import { Execution, type ExecutionHome } from './execution.js'
 import type { HandleId } from './native.js'
 import type { Call } from './operation.js'

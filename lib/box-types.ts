@@ -2,7 +2,7 @@
 import type { SluiceboxError } from './errors.js'
 import type { User } from './exec-types.js'
 import type { Execution } from './execution.js'
-import type { DiskFormat, Size } from './image-types.js'
+import type { Size } from './image-types.js'
 
 /** What stands between a box and the host: Linux namespaces, or a virtual machine of QEMU with a kernel of its own. */
 export type Isolation = 'vm' | 'namespace'
@@ -27,7 +27,7 @@ export type Rootfs =
 export interface DiskSpec {
   path: string
   /** Default: what its header says. */
-  format?: DiskFormat
+  format?: 'raw' | 'qcow2'
   mode?: 'overlay' | 'direct' | 'readonly'
 }
 

@@ -1,4 +1,5 @@
 // The public types of the image operations. Sizes are bytes, times are milliseconds.
+import type { Readable } from 'node:stream'
 
 /** Bytes as a number, or a string with a binary suffix: '64K', '10G'. Results are always numbers of bytes. */
 export type Size = number | `${number}${'K' | 'M' | 'G' | 'T'}`
@@ -20,8 +21,19 @@ export interface Progressive<P extends string = string> {
 }
 
 /** The disk formats that are built. */
-export type DiskFormat = 'raw' | 'qcow2'
-export type ImageOp = 'create' | 'info' | 'check' | 'rebase' | 'commit' | 'resize'
+export type DiskFormat = 'raw' | 'qcow2' | 'vmdk' | 'vhd' | 'vhdx'
+export type ImageOp =
+  | 'create'
+  | 'info'
+  | 'check'
+  | 'rebase'
+  | 'commit'
+  | 'resize'
+  | 'convert'
+  | 'compare'
+  | 'map'
+  | 'measure'
+  | 'snapshot'
 
 export type ImageCreateOptions = {
   /** What the guest sees. Default: the backing's size; required without one. */
@@ -41,8 +53,45 @@ export type ImageCreateOptions = {
       refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
       /** Default false. */
       lazyRefcounts?: boolean
+      /** How clusters are compressed, by convert() or by others later. Default 'zlib'; 'zstd' needs compat '1.1', and not every reader knows it. */
+      compression?: 'zlib' | 'zstd'
       /** Default 'off'. */
       preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
+    }
+  | {
+      format: 'vmdk'
+      /**
+       * Default 'monolithicSparse'. Split and flat ones are several files, all beside `path`: `NAME-flat.vmdk`, or `NAME-s001.vmdk` (f001)
+       * and on, each of 2G at most. 'streamOptimized' is written once: what is created is empty and stays so. Flat ones have no backing.
+       */
+      subformat?:
+        | 'monolithicSparse'
+        | 'monolithicFlat'
+        | 'twoGbMaxExtentSparse'
+        | 'twoGbMaxExtentFlat'
+        | 'streamOptimized'
+      /** 4K to 64K, a power of two. Default 64K. Flat ones have none. */
+      grainSize?: Size
+      /** The disk controller that VMware gives the disk. Default 'ide'. */
+      adapter?: 'ide' | 'lsilogic' | 'buslogic'
+    }
+  | {
+      /** Of exactly the size asked for, not rounded to a disk geometry; at most 2040 GiB. It has no backing. */
+      format: 'vhd'
+      /** Default 'dynamic'; 'fixed' is a raw disk with a footer. */
+      subformat?: 'dynamic' | 'fixed'
+      /** 512K to 256M, a power of two; of a dynamic one. Default 2M. */
+      blockSize?: Size
+    }
+  | {
+      /** At most 64 TiB. It has no backing. */
+      format: 'vhdx'
+      /** Default 'dynamic'; 'fixed' has a place for every block from the start. */
+      subformat?: 'dynamic' | 'fixed'
+      /** 1M to 256M, a power of two. Default by the size, as qemu-img does: 8M up to 1 GiB, 16M up to 100 GiB, 32M up to 32 TiB, else 64M. */
+      blockSize?: Size
+      /** Whole MiB, at most 64M. Default 1M. */
+      logSize?: Size
     }
   | {
       format: 'raw'
@@ -56,6 +105,10 @@ export interface ImageSnapshot {
   name: string
   at: Date
   vmStateBytes: number
+  /** How long its machine had run. */
+  vmClockNs: number
+  /** How many instructions that had executed, where somebody counted them. */
+  icount?: number
 }
 export interface ImageInfo {
   path: string
@@ -137,6 +190,8 @@ export interface CommitOptions extends Cancellable, Progressive<'plan' | 'copy' 
   format?: DiskFormat
   /** true (default): the overlay is emptied and stays, as after qemu-img commit; false: its file is removed. */
   keepOverlay?: boolean
+  /** false: an overlay that is kept keeps its data and its backing as well. Default true. */
+  emptyOverlay?: boolean
 }
 export interface CommitResult {
   /** What the overlay, and the images between, had of their own. */
@@ -150,6 +205,80 @@ export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'alloca
   preallocation?: 'off' | 'falloc' | 'full'
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
+}
+/** What the target is to be like, and how it is made. Its size is the source's, or a larger one; with a backing, only what differs from that is written. */
+export type ConvertOptions = ImageCreateOptions & {
+  /** The source's own format, where it must not be probed. */
+  sourceFormat?: DiskFormat
+  /** An internal snapshot of the source, by id or else by name: what it kept is converted. */
+  snapshot?: string
+  /** Compress each cluster that gets smaller by it (qcow2). Default false. */
+  compress?: boolean
+  /** Threads that read and compress, 1 to 16. Default: one a processor, up to 4. The file is the same whatever it is. */
+  parallel?: number
+  /** So many zeros, aligned, become a hole: a power of two from 512 to 2M. 0: everything is written. Default 4K. */
+  sparseSize?: Size
+} & Cancellable &
+  Progressive<'convert'>
+export interface CompareOptions extends Cancellable, Progressive<'compare'> {
+  /** Disks of different sizes, or with different parts allocated, count as different too. Default false. */
+  strict?: boolean
+  /** The images' own formats, where they must not be probed. */
+  formatA?: DiskFormat
+  formatB?: DiskFormat
+}
+export interface CompareResult {
+  identical: boolean
+  /** In bytes from the disk's start: the first sector of 512 that differs. Absent where `strict` found the sizes different. */
+  firstDifference?: number
+  /** One disk is longer. They may still be identical: past its end the shorter one counts as zeros. */
+  sizeDiffers: boolean
+  /** `strict` found other parts allocated, from `firstDifference` on; the bytes before are the same. */
+  allocationDiffers?: true
+}
+export interface MapOptions extends Cancellable {
+  /** The image's own format, where it must not be probed. */
+  format?: DiskFormat
+  /** In bytes. Default: the whole disk. */
+  start?: number
+  length?: number
+}
+/** A part of a disk, in the words of qemu-img's map. */
+export interface MapExtent {
+  /** What the guest sees, in bytes from the disk's start. */
+  start: number
+  length: number
+  /** The layer of the chain that answers: 0 is the image itself. */
+  depth: number
+  /** A layer has it. Where none does, the guest reads zeros. */
+  present: boolean
+  /** It reads as zeros. */
+  zero: boolean
+  /** The layer holds bytes. */
+  data: boolean
+  /** Where they begin in the layer's file; absent where they are compressed, or not there. */
+  offset?: number
+}
+export type MeasureOptions = Cancellable & {
+  /** Of the file that would be made, with the defaults of create(). */
+  format: DiskFormat
+} & (
+    | {
+        /** The image that would be converted, with its chain. */
+        source: string
+        /** Its own format, where it must not be probed. */
+        sourceFormat?: DiskFormat
+      }
+    | {
+        /** Of an empty disk. */
+        size: Size
+      }
+  )
+export interface MeasureResult {
+  /** With the data that there is now. */
+  requiredBytes: number
+  /** With data everywhere. */
+  fullyAllocatedBytes: number
 }
 /** Of a box's disk: see Runtime.resize(). */
 export interface BoxResizeResult {
@@ -188,9 +317,88 @@ export interface Images {
    */
   commit(path: string, options?: CommitOptions): Promise<CommitResult>
   /**
-   * Makes the disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
+   * Makes a raw or qcow2 disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
    * guest's to fit, before it gets smaller and after it got larger.
-   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (internal snapshots, bitmaps), NO_SPACE
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vhd, vhdx; internal snapshots, bitmaps), NO_SPACE
    */
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
+  /**
+   * Writes what a guest reads of the source, with its chain, into a new image: under a temporary name, which becomes the target's when
+   * it is whole. Holes stay holes. Progress is in bytes of the disk.
+   * @throws IMAGE_EXISTS, IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT, INVALID_ARGUMENT, NO_SPACE
+   */
+  convert(source: string, target: string, options: ConvertOptions): Promise<ImageInfo>
+  /**
+   * Whether a guest reads the same bytes from both images, with their chains. What both say is zero is not read.
+   * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT
+   */
+  compare(a: string, b: string, options?: CompareOptions): Promise<CompareResult>
+  /**
+   * What the disk is made of, in order and without gaps, in the words of qemu-img map --output=json. The image is opened, and locked,
+   * for some thousand extents at a time, when the loop comes to them: an iterator that nobody reads holds nothing. Whoever writes to
+   * the image in between makes what follows a map of the image as it is then.
+   * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT
+   */
+  map(path: string, options?: MapOptions): AsyncIterable<MapExtent>
+  /**
+   * How large a raw or qcow2 file a conversion would make at least and at most, as qemu-img measure tells it: metadata is counted as of
+   * the fully allocated file.
+   * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, UNSUPPORTED (another format)
+   */
+  measure(options: MeasureOptions): Promise<MeasureResult>
+  /** The snapshots inside an image, which keep what its disk was. */
+  readonly snapshots: ImageSnapshots
+  /**
+   * Opens an image for its guest's bytes, and keeps it locked, as a running machine would, until it is closed.
+   * @throws IMAGE_NOT_FOUND, IMAGE_FORMAT, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT, UNSUPPORTED
+   */
+  open(path: string, options?: OpenOptions): Promise<ImageHandle>
+}
+export interface OpenOptions extends Cancellable {
+  /** The image's own format, where it must not be probed. */
+  format?: DiskFormat
+  /** Nothing is written, and others may read it as well. Default false. */
+  readonly?: boolean
+}
+/**
+ * An open image. Offsets and lengths are bytes of the disk, of any alignment; past its end is INVALID_ARGUMENT. Calls take effect in the
+ * order in which they were made. close() flushes; so does the runtime's. One that is forgotten is closed without: what was not flushed
+ * may be lost, and the image is sound.
+ */
+export interface ImageHandle extends AsyncDisposable {
+  readonly path: string
+  readonly format: DiskFormat
+  /** What the guest sees. */
+  readonly size: number
+  readonly readonly: boolean
+  /** At most 64 MiB a call. */
+  read(offset: number, length: number, options?: Cancellable): Promise<Buffer>
+  /** Takes a copy of the data, at most 64 MiB a call. Durable after flush(). */
+  write(offset: number, data: Uint8Array, options?: Cancellable): Promise<void>
+  /** The range reads as zeros; what was not there before takes no space. */
+  zero(offset: number, length: number, options?: Cancellable): Promise<void>
+  /** What was written is on the disk. */
+  flush(options?: Cancellable): Promise<void>
+  /** `start` and `end` are inclusive, as node:fs has them. Reads as it is read from. */
+  createReadStream(options?: { start?: number; end?: number }): Readable
+  /** Flushes, unlocks, and rejects when what was written could not be kept. Idempotent. */
+  close(): Promise<void>
+}
+/** Of a qcow2 image that nobody has open. Each change is whole or not there, whenever the process is killed. */
+export interface ImageSnapshots {
+  /** Oldest first. */
+  list(path: string, options?: SnapshotsOptions): Promise<ImageSnapshot[]>
+  /**
+   * Keeps what the disk is now; takes the time of its tables, and no space but theirs. `name`: 1 to 255 bytes.
+   * @throws SNAPSHOT_EXISTS, IMAGE_LOCKED, IMAGE_CORRUPT, UNSUPPORTED (another format, bitmaps, counts that are too narrow)
+   */
+  create(path: string, name: string, options?: SnapshotsOptions): Promise<void>
+  /** The disk is what it was then, and as large; what it is now is lost. @throws SNAPSHOT_NOT_FOUND, and as create() */
+  apply(path: string, nameOrId: string, options?: SnapshotsOptions): Promise<void>
+  /** Gives back the space of what only it kept, for other data of the image. @throws SNAPSHOT_NOT_FOUND, and as create() */
+  remove(path: string, nameOrId: string, options?: SnapshotsOptions): Promise<void>
+}
+export interface SnapshotsOptions extends Cancellable {
+  /** The image's own format, where it must not be probed. */
+  format?: DiskFormat
 }

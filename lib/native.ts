@@ -3,7 +3,6 @@ import { createRequire } from 'node:module'
 import { fileURLToPath } from 'node:url'
 import type { BoxState, Isolation, StopReason } from './box-types.js'
 import { SluiceboxError } from './errors.js'
-import type { DiskFormat } from './image-types.js'
 
 /** Identifies one operation or other handle of a Core: generation and slot in one safe integer. */
 export type HandleId = number
@@ -23,7 +22,7 @@ export interface NativeError {
 
 export interface NativeDisk {
   readonly path: string
-  readonly format?: DiskFormat
+  readonly format?: 'raw' | 'qcow2'
   readonly mode: 'overlay' | 'direct' | 'readonly'
   /** The box's own file above it. */
   readonly overlayPath?: string

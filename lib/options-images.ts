@@ -6,6 +6,7 @@ import {
   readAbsolute,
   readBoolean,
   readChoice,
+  readInteger,
   readOptions,
   readPath,
   readSignal,
@@ -14,34 +15,40 @@ import {
   requireObject,
 } from './options.js'
 
-const builtFormats = ['raw', 'qcow2'] as const
-const laterFormats: readonly unknown[] = ['vmdk', 'vhd', 'vhdx']
+const builtFormats = ['raw', 'qcow2', 'vmdk', 'vhd', 'vhdx'] as const
 
 export function readFormat(op: string, name: string, value: unknown): DiskFormat | undefined {
-  if (laterFormats.includes(value)) {
-    throw new ImageError('UNSUPPORTED', `${name}: the ${value} format is not built`, {
-      op,
-      hint: 'The formats are raw and qcow2.',
-    })
-  }
   return readChoice(op, name, value, builtFormats)
 }
 
 const common = ['signal', 'onProgress']
+const vmdkSubformats = [
+  'monolithicSparse',
+  'monolithicFlat',
+  'twoGbMaxExtentSparse',
+  'twoGbMaxExtentFlat',
+  'streamOptimized',
+] as const
 
 export function readCreate(path: unknown, value: unknown): object {
   const op = 'images.create'
-  const target = readAbsolute(op, 'path', path)
+  return { path: readAbsolute(op, 'path', path), ...readTarget(op, value, []) }
+}
+
+/** What an image is to be like; `more`: the keys that the operation has beside. */
+function readTarget(op: string, value: unknown, more: readonly string[]): Record<string, unknown> {
   if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
   requireObject(op, 'options', value)
   const format = readFormat(op, 'format', value.format)
-  if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
-  const shared = ['format', 'size', 'overwrite', 'backing', 'preallocation', ...common]
-  // extendedL2 and compression are recognised so that the refusal names them; they are not built.
+  if (format === undefined) throw bad(op, 'format', `'qcow2', 'vmdk', 'vhd', 'vhdx' or 'raw'`, undefined)
+  if (format === 'vhd' || format === 'vhdx') return readTargetForWindows(op, format, value, more)
+  const preallocation = format === 'vmdk' ? [] : ['preallocation']
+  const shared = ['format', 'size', 'overwrite', 'backing', ...preallocation, ...common, ...more]
+  // extendedL2 is recognised so that the refusal names it; it is not built.
   const qcow2 = ['clusterSize', 'compat', 'refcountBits', 'lazyRefcounts', 'extendedL2', 'compression']
-  const options = readOptions(op, value, format === 'qcow2' ? [...shared, ...qcow2] : shared)
+  const own = { raw: [], qcow2, vmdk: ['subformat', 'grainSize', 'adapter'] }
+  const options = readOptions(op, value, [...shared, ...own[format]])
   const request = {
-    path: target,
     format,
     size: readSize(op, 'size', options.size),
     overwrite: readBoolean(op, 'overwrite', options.overwrite) ?? false,
@@ -55,6 +62,13 @@ export function readCreate(path: unknown, value: unknown): object {
       preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
     }
   }
+  if (format === 'vmdk')
+    return {
+      ...request,
+      subformat: readChoice(op, 'subformat', options.subformat, vmdkSubformats) ?? 'monolithicSparse',
+      grainSize: readSize(op, 'grainSize', options.grainSize) ?? 65536,
+      adapter: readChoice(op, 'adapter', options.adapter, ['ide', 'lsilogic', 'buslogic']) ?? 'ide',
+    }
   return {
     ...request,
     clusterSize: readSize(op, 'clusterSize', options.clusterSize) ?? 65536,
@@ -68,12 +82,60 @@ export function readCreate(path: unknown, value: unknown): object {
   }
 }
 
+function readTargetForWindows(
+  op: string,
+  format: 'vhd' | 'vhdx',
+  value: unknown,
+  more: readonly string[],
+): Record<string, unknown> {
+  const own = format === 'vhdx' ? ['blockSize', 'logSize'] : ['blockSize']
+  const shared = ['format', 'size', 'overwrite', 'backing', 'subformat', ...common, ...more]
+  const options = readOptions(op, value, [...shared, ...own])
+  if (options.backing !== undefined)
+    throw new ImageError('UNSUPPORTED', `backing: differencing ${format} images are read, not created`, {
+      op,
+      hint: 'Use format: "qcow2".',
+    })
+  const fixed = readChoice(op, 'subformat', options.subformat, ['dynamic', 'fixed']) === 'fixed'
+  const blockSize = readSize(op, 'blockSize', options.blockSize)
+  if (format === 'vhd' && fixed && blockSize !== undefined)
+    throw bad(op, 'blockSize', 'nothing, for a fixed vhd has no blocks', blockSize)
+  if (blockSize === 0) throw bad(op, 'blockSize', 'a power of two', blockSize)
+  const request = {
+    format,
+    size: readSize(op, 'size', options.size),
+    overwrite: readBoolean(op, 'overwrite', options.overwrite) ?? false,
+    fixed,
+  }
+  if (format === 'vhd') return { ...request, blockSize: blockSize ?? 2 ** 21 }
+  // 0: the engine chooses by the disk's size.
+  return { ...request, blockSize: blockSize ?? 0, logSize: readSize(op, 'logSize', options.logSize) ?? 2 ** 20 }
+}
+
 function readBacking(op: string, value: unknown): { path: string; format: DiskFormat } | undefined {
   if (value === undefined) return undefined
   const backing = readOptions(op, value, ['path', 'format'], 'backing')
   const format = readFormat(op, 'backing.format', backing.format)
   if (format === undefined) throw bad(op, 'backing.format', 'the backing format, which is never guessed', undefined)
   return { path: readPath(op, 'backing.path', backing.path), format }
+}
+
+export function readConvert(source: unknown, target: unknown, value: unknown): object {
+  const op = 'images.convert'
+  const [path, made] = [readAbsolute(op, 'source', source), readAbsolute(op, 'target', target)]
+  const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize']
+  const image = readTarget(op, value, own)
+  const options = value as Record<string, unknown>
+  return {
+    ...image,
+    path,
+    target: made,
+    sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
+    snapshot: options.snapshot === undefined ? undefined : readText(op, 'snapshot', options.snapshot),
+    compress: readBoolean(op, 'compress', options.compress) ?? false,
+    parallel: readInteger(op, 'parallel', options.parallel, 1, 16),
+    sparseSize: readSize(op, 'sparseSize', options.sparseSize) ?? 4096,
+  }
 }
 
 export function readInfo(path: unknown, value: unknown): object {
@@ -113,12 +175,13 @@ export function readRebase(op: string, path: unknown, value: unknown) {
 
 export function readCommit(path: unknown, value: unknown): object {
   const op = 'images.commit'
-  const options = readOptions(op, value, ['into', 'format', 'keepOverlay', ...common])
+  const options = readOptions(op, value, ['into', 'format', 'keepOverlay', 'emptyOverlay', ...common])
   return {
     path: readAbsolute(op, 'path', path),
     into: options.into === undefined ? undefined : readPath(op, 'into', options.into),
     format: readFormat(op, 'format', options.format),
     keepOverlay: readBoolean(op, 'keepOverlay', options.keepOverlay) ?? true,
+    emptyOverlay: readBoolean(op, 'emptyOverlay', options.emptyOverlay) ?? true,
   }
 }
 
@@ -136,6 +199,46 @@ export function readResize(path: unknown, size: unknown, value: unknown): object
   }
 }
 
+export function readCompare(path: unknown, other: unknown, value: unknown): object {
+  const op = 'images.compare'
+  const options = readOptions(op, value, ['strict', 'formatA', 'formatB', ...common])
+  return {
+    path: readAbsolute(op, 'a', path),
+    other: readAbsolute(op, 'b', other),
+    strict: readBoolean(op, 'strict', options.strict) ?? false,
+    format: readFormat(op, 'formatA', options.formatA),
+    otherFormat: readFormat(op, 'formatB', options.formatB),
+  }
+}
+
+export function readMap(path: unknown, value: unknown) {
+  const op = 'images.map'
+  const options = readOptions(op, value, ['format', 'start', 'length', 'signal'])
+  return {
+    path: readAbsolute(op, 'path', path),
+    format: readFormat(op, 'format', options.format),
+    start: readInteger(op, 'start', options.start, 0) ?? 0,
+    length: readInteger(op, 'length', options.length, 0),
+    signal: readSignal(op, options.signal),
+  }
+}
+
+export function readMeasure(value: unknown): object {
+  const op = 'images.measure'
+  const options = readOptions(op, value, ['source', 'sourceFormat', 'size', 'format', 'signal'])
+  const format = readFormat(op, 'format', options.format)
+  if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
+  const source = options.source === undefined ? undefined : readAbsolute(op, 'source', options.source)
+  const size = readSize(op, 'size', options.size)
+  if (source === undefined && size === undefined) throw bad(op, 'source', 'a path, or else a size', undefined)
+  if (source !== undefined && size !== undefined)
+    throw bad(op, 'size', 'no size beside a source, which has its own', size)
+  const sourceFormat = readFormat(op, 'sourceFormat', options.sourceFormat)
+  if (source === undefined && sourceFormat !== undefined)
+    throw bad(op, 'sourceFormat', 'a source that it is the format of', sourceFormat)
+  return { path: source ?? '', source, sourceFormat, size, format }
+}
+
 export function readBoxResize(op: string, size: unknown, value: unknown) {
   const options = readOptions(op, value, ['disk', 'signal'])
   const bytes = readSize(op, 'size', size)
@@ -144,5 +247,25 @@ export function readBoxResize(op: string, size: unknown, value: unknown) {
     size: bytes,
     disk: options.disk === undefined ? '' : readText(op, 'disk', options.disk),
     signal: readSignal(op, options.signal),
+  }
+}
+
+export function readSnapshotChange(op: string, change: string, path: unknown, name: unknown, value: unknown): object {
+  const options = readOptions(op, value, ['format', 'signal'])
+  return {
+    path: readAbsolute(op, 'path', path),
+    change,
+    name: readText(op, 'name', name),
+    format: readFormat(op, 'format', options.format),
+  }
+}
+
+export function readOpen(path: unknown, value: unknown) {
+  const op = 'images.open'
+  const options = readOptions(op, value, ['format', 'readonly', 'signal'])
+  return {
+    path: readAbsolute(op, 'path', path),
+    format: readFormat(op, 'format', options.format),
+    readonly: readBoolean(op, 'readonly', options.readonly) ?? false,
   }
 }

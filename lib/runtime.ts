@@ -136,7 +136,10 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
       isClosed: () => this.#closing !== undefined,
       lifecycle: (event) => this.emit('box', event),
     })
-    this.#images = new ImageOperations((op, path, call, above) => this.#runImage(op, path, call, above))
+    this.#images = new ImageOperations(
+      (op, path, call, above) => this.#runImage(op, path, call, above),
+      (call, above) => this.#operations.images.run(call, above),
+    )
     this.images = this.#images
     endWithProcess(this.#drain.core)
     internals.set(this, { drain: this.#drain, operations: this.#operations.images })
@@ -223,7 +226,13 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
         },
         namespace: { usable: noNamespaces === undefined, ...(noNamespaces && { why: noNamespaces.message }) },
       },
-      formats: { raw: { ...built, rebase: false }, qcow2: { ...built, rebase: true } },
+      formats: {
+        raw: { ...built, rebase: false },
+        qcow2: { ...built, rebase: true },
+        vmdk: { ...built, rebase: true },
+        vhd: { ...built, rebase: false },
+        vhdx: { ...built, rebase: false },
+      },
       problems: problems.map(({ message, hint }) => ({ code: 'UNSUPPORTED', message, ...(hint && { fix: hint }) })),
     }
   }
@@ -280,6 +289,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
 
   async #close(timeoutMs: number, leave: boolean): Promise<void> {
     const { core } = this.#drain
+    const images = this.#images.closeAll()
+    if (images) await soonest(images, timeoutMs)
     core.beginClose()
     const operations = Object.values(this.#operations).map((each) => each.close(timeoutMs))
     await Promise.all([...operations, this.#boxes.close(timeoutMs, leave)])
@@ -333,6 +344,14 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
     if (heard) this.emit('listenerError', error, event)
     else queueMicrotask(() => throwUncaught(error))
   }
+}
+
+/** Waits for what never rejects, but no longer than that. */
+async function soonest(work: Promise<void>, timeoutMs: number): Promise<void> {
+  const enough = new AbortController()
+  const { signal } = enough
+  await Promise.race([work, sleep(timeoutMs, undefined, { signal }).catch(() => {})])
+  enough.abort()
 }
 
 function throwUncaught(error: unknown): never {

@@ -4,12 +4,14 @@ import { once } from 'node:events'
 import { nativeTests } from './build.mjs'
 import { root } from './shell.mjs'
 
+const half = '*test/image/rebase_*,*test/image/commit_*,*test/image/convert_image*'
+
 export const sanitizers = {
   asan: {
     config: 'Asan',
     env: { ASAN_OPTIONS: 'detect_leaks=1', UBSAN_OPTIONS: 'print_stacktrace=1:halt_on_error=1' },
-    // Two at once: the first waits for qemu-img most of the time, as long as all the others take together.
-    shards: [['--source-file=*test/image/rebase_*'], ['--source-file-exclude=*test/image/rebase_*']],
+    // Two at once, each about half of the time.
+    shards: [[`--source-file=${half}`], [`--source-file-exclude=${half}`]],
   },
   // Only what threads share is built for it: see SLUICEBOX_TESTS in native/CMakeLists.txt.
   tsan: {

@@ -19,6 +19,7 @@ const toRun = [
   ['ninja-build', 'ninja'],
   ['libdeflate-dev', '/usr/include/libdeflate.h'],
   ['liblz4-dev', '/usr/include/lz4.h'],
+  ['libzstd-dev', '/usr/include/zstd.h'],
   ['libseccomp-dev', '/usr/include/seccomp.h'],
   ['libxxhash-dev', '/usr/include/xxhash.h'],
   ['nlohmann-json3-dev', '/usr/include/nlohmann/json.hpp'],
@@ -36,6 +37,9 @@ const toTest = [
   ['clang-tidy-19', 'clang-tidy-19'],
   ['libclang-rt-19-dev', `/usr/lib/llvm-19/lib/clang/19/lib/linux/libclang_rt.fuzzer-${machine}.a`],
   ['doctest-dev', '/usr/include/doctest/doctest.h'],
+  ['7zip', '7zz'],
+  ['libvmdk-utils', 'vmdkinfo'],
+  ['libvhdi-utils', 'vhdiinfo'],
 ]
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)

@@ -2,8 +2,12 @@ import { expectAssignable, expectError, expectType } from 'tsd'
 import {
   type CheckReport,
   type CommitResult,
+  type CompareResult,
+  type ImageHandle,
   type ImageInfo,
   InvalidArgumentError,
+  type MapExtent,
+  type MeasureResult,
   type RebaseResult,
   Runtime,
   type RuntimeStats,
@@ -38,13 +42,38 @@ expectType<Promise<CommitResult>>(
 expectType<Promise<ImageInfo>>(runtime.images.resize('a', '20G'))
 expectType<Promise<ImageInfo>>(runtime.images.resize('a', 512, { shrink: true, preallocation: 'falloc' }))
 
+expectType<Promise<ImageInfo>>(
+  runtime.images.convert('a', 'b', {
+    format: 'qcow2',
+    compress: true,
+    compression: 'zstd',
+    parallel: 2,
+    sparseSize: '64K',
+  }),
+)
+expectType<Promise<ImageInfo>>(
+  runtime.images.convert('a', 'b', { format: 'raw', snapshot: 'one', sourceFormat: 'qcow2' }),
+)
+expectError(runtime.images.convert('a', 'b', { compress: true }))
+expectError(runtime.images.convert('a', 'b', { format: 'raw', clusterSize: '64K' }))
+expectType<Promise<CompareResult>>(runtime.images.compare('a', 'b', { strict: true, formatA: 'raw' }))
+expectType<AsyncIterable<MapExtent>>(runtime.images.map('a', { start: 0, length: 512 }))
+expectType<Promise<MeasureResult>>(runtime.images.measure({ source: 'a', format: 'qcow2' }))
+expectType<Promise<MeasureResult>>(runtime.images.measure({ size: '1G', format: 'raw' }))
+expectError(runtime.images.measure({ format: 'raw' }))
 expectError(runtime.images.resize('a'))
 expectError(runtime.images.resize('a', '20G', { preallocation: 'metadata' }))
 expectError(runtime.images.commit('a', { into: null }))
 expectError(runtime.rebase('a', {}))
 expectError(runtime.rebase('a', { backing: 'b', mode: 'quick' }))
 expectError(runtime.images.create('a', { format: 'raw', size: 1, clusterSize: 512 }))
-expectError(runtime.images.create('a', { format: 'vmdk', size: 1 }))
+expectError(runtime.images.create('a', { format: 'vhd', size: 1, preallocation: 'full' }))
+expectType<Promise<ImageHandle>>(runtime.images.open('a', { readonly: true }))
+expectType<Promise<void>>(runtime.images.snapshots.create('a', 'name'))
+expectError(runtime.images.create('a', { format: 'vmdk', size: 512, preallocation: 'full' }))
+expectType<Promise<ImageInfo>>(
+  runtime.images.create('a', { format: 'vmdk', size: 512, subformat: 'twoGbMaxExtentFlat', adapter: 'lsilogic' }),
+)
 expectError(runtime.images.create('a', { format: 'qcow2', size: '10X' }))
 expectError(runtime.on('image', 'not a function'))
 expectError(runtime.on('nosuch', () => {}))

@@ -112,6 +112,9 @@ Status copy_box(const box::Home& home, const Original& original, std::optional<b
   context.chain_depth = image::kMaxOwnChainDepth;
   TRY(box::copy_disks(snapshot, original.record, original.directory.get(), added.record, added.held->directory.get(),
                       folder, context));
+  // Another process may have removed it meanwhile, and merged a layer that nobody had a link to: it looks for links
+  // when the snapshot is gone, and this looks for the snapshot when there are links.
+  TRY(box::find_snapshot(original.directory.get(), snapshot.id));
   return home.update(added.record);
 }
 

@@ -36,10 +36,6 @@ void complete_with(event_queue::Operation& operation, const Work& work) {
   operation.complete(std::make_unique<BoxPayload>(BoxPayload::Value(std::move(result).value())));
 }
 
-BoxPayload::Value nothing() {
-  return [](Napi::Env at) -> Result<Napi::Value> { return at.Null(); };
-}
-
 }  // namespace
 
 HandleId Boxes::clone(Napi::Env env, const Napi::Object& request, bool wants_progress) {
@@ -97,10 +93,12 @@ HandleId Boxes::drop_snapshot(Napi::Env env, const Napi::Object& request) {
   const auto open = box_of(request);
   const std::string name = text_of(request, "name");
   Operation operation = open_operation(env, false);
-  ground_->on_worker(operation, [operation, open, name, ground = ground_] {
+  ground_->on_worker(operation, [operation, open, name, ground = ground_, policy = policy_] {
     complete_with(*operation, [&]() -> Result<BoxPayload::Value> {
-      TRY(box::remove_snapshot(open->box, *ground->reactor, name, open->is_held()));
-      return nothing();
+      image::OperationContext context{*policy, operation->cancel(), *operation};
+      context.chain_depth = image::kMaxOwnChainDepth;
+      TRY(box::remove_snapshot(open->box, *ground->reactor, name, open->is_held(), context));
+      return BoxPayload::Value([open](Napi::Env at) -> Result<Napi::Value> { return to_js(at, open->view()); });
     });
   });
   return operation->id();

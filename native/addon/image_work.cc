@@ -1,13 +1,21 @@
 #include "addon/image_work.h"
 
+#include <algorithm>
 #include <utility>
 #include <variant>
+#include <vector>
 
+#include "addon/open_image_work.h"
 #include "addon/values.h"
+#include "image/ops/change_snapshots.h"
 #include "image/ops/check.h"
 #include "image/ops/commit.h"
+#include "image/ops/compare.h"
+#include "image/ops/convert.h"
 #include "image/ops/create.h"
 #include "image/ops/info.h"
+#include "image/ops/map.h"
+#include "image/ops/measure.h"
 #include "image/ops/rebase.h"
 #include "image/ops/resize.h"
 
@@ -19,18 +27,37 @@ Napi::Value optional_text(Napi::Env env, const std::optional<std::string>& text)
   return text ? Napi::String::New(env, *text).As<Napi::Value>() : env.Null();
 }
 
+// Images record names of QEMU's.
+std::string our_name(const std::string& recorded) {
+  const auto format = image::format_from_name(recorded);
+  return format ? image::format_name(*format) : recorded;
+}
+
 // ---------- results ----------
+template <typename Value>
+Napi::Value scalar_value(Napi::Env env, const Value& value) {
+  if (const bool* flag = std::get_if<bool>(&value)) return Napi::Boolean::New(env, *flag);
+  if (const auto* count = std::get_if<std::uint64_t>(&value)) return number(env, *count);
+  return Napi::String::New(env, std::get<std::string>(value));
+}
+
 Napi::Value specific_value(Napi::Env env, const image::SpecificValue& entry) {
-  if (const bool* flag = std::get_if<bool>(&entry.value)) return Napi::Boolean::New(env, *flag);
-  if (const auto* count = std::get_if<std::uint64_t>(&entry.value)) return number(env, *count);
-  return Napi::String::New(env, std::get<std::string>(entry.value));
+  const auto* objects = std::get_if<std::vector<image::SpecificObject>>(&entry.value);
+  if (objects == nullptr) return scalar_value(env, entry.value);
+  Napi::Array array = Napi::Array::New(env, objects->size());
+  for (std::uint32_t i = 0; i < objects->size(); ++i) {
+    Napi::Object object = Napi::Object::New(env);
+    for (const auto& [name, value] : (*objects)[i]) object.Set(name, scalar_value(env, value));
+    array.Set(i, object);
+  }
+  return array;
 }
 
 Napi::Object backing_to_js(Napi::Env env, const image::BackingInfo& backing) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("path", backing.path);
   object.Set("resolvedPath", backing.resolved_path);
-  if (backing.format) object.Set("format", *backing.format);
+  if (backing.format) object.Set("format", our_name(*backing.format));
   object.Set("exists", backing.exists);
   return object;
 }
@@ -44,6 +71,8 @@ Napi::Array snapshots_to_js(Napi::Env env, const std::vector<image::InternalSnap
     object.Set("seconds", Napi::Number::New(env, static_cast<double>(snapshots[i].seconds)));
     object.Set("nanoseconds", number(env, snapshots[i].nanoseconds));
     object.Set("vmStateBytes", number(env, snapshots[i].vm_state_bytes));
+    object.Set("vmClockNs", number(env, snapshots[i].vm_clock_ns));
+    if (snapshots[i].icount) object.Set("icount", number(env, *snapshots[i].icount));
     array.Set(i, object);
   }
   return array;
@@ -103,6 +132,41 @@ Napi::Value to_js(Napi::Env env, const image::CommitResult& result) {
 
 Napi::Value to_js(Napi::Env env, const image::RebaseResult& result) { return rebase_to_js(env, result); }
 
+Napi::Value to_js(Napi::Env env, const image::CompareResult& result) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("identical", result.identical);
+  if (result.first_difference) object.Set("firstDifference", number(env, *result.first_difference));
+  object.Set("sizeDiffers", result.size_differs);
+  if (result.allocation_differs) object.Set("allocationDiffers", Napi::Boolean::New(env, true));
+  return object;
+}
+
+Napi::Value to_js(Napi::Env env, const image::MeasuredSizes& sizes) {
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("requiredBytes", number(env, sizes.required));
+  object.Set("fullyAllocatedBytes", number(env, sizes.fully_allocated));
+  return object;
+}
+
+// Rows of five numbers: a part may have tens of thousands of extents, and an object of each costs more than finding it.
+Napi::Value to_js(Napi::Env env, const image::MapPart& part) {
+  constexpr std::size_t kColumns = 5;
+  constexpr double kNoOffset = -1;
+  Napi::Float64Array rows = Napi::Float64Array::New(env, part.extents.size() * kColumns);
+  std::size_t at = 0;
+  for (const image::MapExtent& extent : part.extents) {
+    rows[at++] = static_cast<double>(extent.start);
+    rows[at++] = static_cast<double>(extent.length);
+    rows[at++] = static_cast<double>(extent.depth);
+    rows[at++] = (extent.present ? 1 : 0) + (extent.zero ? 2 : 0) + (extent.data ? 4 : 0);
+    rows[at++] = extent.offset ? static_cast<double>(*extent.offset) : kNoOffset;
+  }
+  Napi::Object object = Napi::Object::New(env);
+  object.Set("rows", rows);
+  if (part.next) object.Set("next", number(env, *part.next));
+  return object;
+}
+
 template <typename T>
 class ResultPayload final : public JsPayload {
  public:
@@ -126,14 +190,13 @@ std::unique_ptr<JsPayload> payload_of(Result<T> result) {
   return std::make_unique<ResultPayload<T>>(std::move(result));
 }
 
-// A value that only ever is an error.
 struct Nothing {};
 Napi::Value to_js(Napi::Env env, const Nothing&) { return env.Undefined(); }
 
 // ---------- requests ----------
 image::DiskFormat format_of(const Napi::Object& request, const char* key) {
   const auto format = image::format_from_name(text_of(request, key));
-  if (!format) refuse(request.Env(), std::string(key) + ": expected 'raw' or 'qcow2'");
+  if (!format) refuse(request.Env(), std::string(key) + ": expected 'raw', 'qcow2', 'vmdk', 'vhd' or 'vhdx'");
   return *format;
 }
 
@@ -151,7 +214,23 @@ image::Preallocation preallocation_of(const Napi::Object& request) {
   refuse(request.Env(), "preallocation: expected 'off', 'metadata', 'falloc' or 'full'");
 }
 
-ImageWork parse_create(const Napi::Object& request) {
+image::VmdkCreate vmdk_create_of(const Napi::Object& request) {
+  image::VmdkCreate format;
+  const std::string subformat = text_of(request, "subformat");
+  const auto named = std::ranges::find(image::vmdk::kSubformats, subformat, image::vmdk::subformat_name);
+  if (named == image::vmdk::kSubformats.end()) refuse(request.Env(), "subformat: expected one that vmdk has");
+  format.subformat = *named;
+  format.grain_size = whole_of(request, "grainSize");
+  const std::string adapter = text_of(request, "adapter");
+  const auto known = std::ranges::find(image::vmdk::kAdapters, adapter, image::vmdk::adapter_name);
+  if (known == image::vmdk::kAdapters.end()) {
+    refuse(request.Env(), "adapter: expected 'ide', 'lsilogic' or 'buslogic'");
+  }
+  format.adapter = *known;
+  return format;
+}
+
+image::CreateOptions create_options_of(const Napi::Object& request) {
   image::CreateOptions options;
   options.size = optional_whole_of(request, "size");
   options.overwrite = flag_of(request, "overwrite");
@@ -159,8 +238,17 @@ ImageWork parse_create(const Napi::Object& request) {
     const auto object = backing.As<Napi::Object>();
     options.backing = image::BackingOption{text_of(object, "path"), format_of(object, "format")};
   }
-  if (format_of(request, "format") == image::DiskFormat::kRaw) {
+  const image::DiskFormat format = format_of(request, "format");
+  if (format == image::DiskFormat::kRaw) {
     options.format = image::RawCreate{preallocation_of(request)};
+  } else if (format == image::DiskFormat::kVmdk) {
+    options.format = vmdk_create_of(request);
+  } else if (format == image::DiskFormat::kVhd) {
+    options.format = image::VhdCreate{.fixed = flag_of(request, "fixed"), .block_size = whole_of(request, "blockSize")};
+  } else if (format == image::DiskFormat::kVhdx) {
+    options.format = image::VhdxCreate{.fixed = flag_of(request, "fixed"),
+                                       .block_size = whole_of(request, "blockSize"),
+                                       .log_size = whole_of(request, "logSize")};
   } else {
     options.format = image::Qcow2Create{
         .cluster_size = whole_of(request, "clusterSize"),
@@ -172,8 +260,27 @@ ImageWork parse_create(const Napi::Object& request) {
         .preallocation = preallocation_of(request),
     };
   }
-  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+  return options;
+}
+
+ImageWork parse_create(const Napi::Object& request) {
+  return [path = text_of(request, "path"), options = create_options_of(request)](image::OperationContext& context) {
     return payload_of(image::create_image(path, options, context));
+  };
+}
+
+ImageWork parse_convert(const Napi::Object& request) {
+  const image::ConvertOptions options{
+      .target = create_options_of(request),
+      .source_format = optional_format_of(request, "sourceFormat"),
+      .snapshot = optional_text_of(request, "snapshot"),
+      .compress = flag_of(request, "compress"),
+      .parallel = static_cast<unsigned>(optional_whole_of(request, "parallel").value_or(0)),
+      .sparse_size = whole_of(request, "sparseSize"),
+  };
+  return [source = text_of(request, "path"), target = text_of(request, "target"),
+          options](image::OperationContext& context) {
+    return payload_of(image::convert_image(source, target, options, context));
   };
 }
 
@@ -207,10 +314,15 @@ ImageWork parse_rebase(const Napi::Object& request) {
   };
 }
 
+image::Committed committed_of(const Napi::Object& request) {
+  if (!flag_of(request, "keepOverlay")) return image::Committed::kRemoved;
+  return flag_of(request, "emptyOverlay") ? image::Committed::kEmptied : image::Committed::kLeft;
+}
+
 ImageWork parse_commit(const Napi::Object& request) {
   const image::CommitOptions options{.into = optional_text_of(request, "into"),
                                      .format = optional_format_of(request, "format"),
-                                     .keep_overlay = flag_of(request, "keepOverlay")};
+                                     .overlay = committed_of(request)};
   return [path = text_of(request, "path"), options](image::OperationContext& context) {
     return payload_of(image::commit_image(path, options, context));
   };
@@ -226,12 +338,59 @@ ImageWork parse_resize(const Napi::Object& request) {
   };
 }
 
+ImageWork parse_compare(const Napi::Object& request) {
+  const image::CompareOptions options{.strict = flag_of(request, "strict"),
+                                      .first_format = optional_format_of(request, "format"),
+                                      .second_format = optional_format_of(request, "otherFormat")};
+  return
+      [path = text_of(request, "path"), other = text_of(request, "other"), options](image::OperationContext& context) {
+        return payload_of(image::compare_images(path, other, options, context));
+      };
+}
+
+ImageWork parse_map(const Napi::Object& request) {
+  const image::MapOptions options{.format = optional_format_of(request, "format"),
+                                  .start = whole_of(request, "start"),
+                                  .length = optional_whole_of(request, "length"),
+                                  .most_extents = whole_of(request, "mostExtents")};
+  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+    return payload_of(image::map_image(path, options, context));
+  };
+}
+
+ImageWork parse_measure(const Napi::Object& request) {
+  const image::MeasureOptions options{.format = format_of(request, "format"),
+                                      .source = optional_text_of(request, "source"),
+                                      .source_format = optional_format_of(request, "sourceFormat"),
+                                      .size = optional_whole_of(request, "size").value_or(0)};
+  return [options](image::OperationContext& context) { return payload_of(image::measure_image(options, context)); };
+}
+
+image::SnapshotChange change_of(const Napi::Object& request) {
+  const std::string name = text_of(request, "change");
+  if (name == "create") return image::SnapshotChange::kCreate;
+  if (name == "apply") return image::SnapshotChange::kApply;
+  if (name == "remove") return image::SnapshotChange::kRemove;
+  refuse(request.Env(), "change: expected 'create', 'apply' or 'remove'");
+}
+
+ImageWork parse_snapshot(const Napi::Object& request) {
+  const image::SnapshotOptions options{
+      .change = change_of(request), .name = text_of(request, "name"), .format = optional_format_of(request, "format")};
+  return [path = text_of(request, "path"), options](image::OperationContext& context) {
+    const Status changed = image::change_snapshots(path, options, context);
+    return payload_of(changed.ok() ? Result<Nothing>(Nothing{}) : Result<Nothing>(changed.error()));
+  };
+}
+
 }  // namespace
 
 Napi::Object rebase_to_js(Napi::Env env, const image::RebaseResult& result) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("format", image::format_name(result.format));
-  object.Set("backingFormat", optional_text(env, result.backing_format));
+  std::optional<std::string> backing_format = result.backing_format;
+  if (backing_format) backing_format = our_name(*backing_format);
+  object.Set("backingFormat", optional_text(env, backing_format));
   object.Set("from", optional_text(env, result.from));
   object.Set("to", optional_text(env, result.to));
   object.Set("clustersCompared", number(env, result.clusters_compared));
@@ -250,12 +409,18 @@ image::RebaseOptions rebase_options_of(const Napi::Object& request) {
 }
 
 ImageWork parse_image_work(const std::string& op, const Napi::Object& request) {
+  if (is_open_image_work(op)) return parse_open_image_work(op, request);
   if (op == "create") return parse_create(request);
   if (op == "info") return parse_info(request);
   if (op == "check") return parse_check(request);
   if (op == "rebase") return parse_rebase(request);
   if (op == "commit") return parse_commit(request);
   if (op == "resize") return parse_resize(request);
+  if (op == "convert") return parse_convert(request);
+  if (op == "compare") return parse_compare(request);
+  if (op == "map") return parse_map(request);
+  if (op == "measure") return parse_measure(request);
+  if (op == "snapshot") return parse_snapshot(request);
   refuse(request.Env(), "op: there is no operation '" + op + "'");
 }
 

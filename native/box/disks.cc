@@ -10,6 +10,7 @@
 #include "base/progress.h"
 #include "image/chain.h"
 #include "image/ops/create.h"
+#include "image/printable.h"
 
 namespace sluicebox::box {
 
@@ -33,6 +34,13 @@ Result<std::optional<image::DiskFormat>> format_of(const DiskSpec& spec) {
 int fd_of(const Layer& layer) { return dynamic_cast<const image::PosixFile&>(*layer.file).fd(); }
 
 Result<FileFacts> facts_of(const Layer& layer) {
+  // A machine is handed one file a layer, whose format a guest cannot make another.
+  const image::DiskFormat format = layer.block->format();
+  if (format != image::DiskFormat::kRaw && format != image::DiskFormat::kQcow2) {
+    return Error(ErrorCode::kUnsupported, std::string("disks of the format ") + image::format_name(format) +
+                                              " are not built for boxes: raw and qcow2 are")
+        .on(layer.resolved_path);
+  }
   struct stat facts{};
   if (::fstat(fd_of(layer), &facts) != 0) return os_error(errno, "cannot look at a disk", layer.resolved_path);
   return FileFacts{.path = layer.resolved_path,
@@ -47,6 +55,8 @@ Result<Chain> open_chain(const std::string& path, std::optional<image::DiskForma
   Chain chain{.top = TRY(image::open_layer(path, format, Access::kRead, context)), .below = {}};
   chain.below = TRY(image::open_backing_chain(
       {.overlay = &chain.top, .backing = chain.top.block->backing(), .also_named = std::move(also_named)}, context));
+  TRY(require_machine_format(chain.top));
+  for (const Layer& layer : chain.below) TRY(require_machine_format(layer));
   return chain;
 }
 
@@ -89,6 +99,14 @@ Result<DiskRecord> make_overlay(const DiskSpec& spec, const std::string& directo
 }
 
 }  // namespace
+
+Status require_machine_format(const Layer& layer) {
+  const image::DiskFormat format = layer.block->format();
+  if (format == image::DiskFormat::kRaw || format == image::DiskFormat::kQcow2) return {};
+  return Error(ErrorCode::kUnsupported, image::printable(layer.path) + " is a " + image::format_name(format) +
+                                            " image; the disks of virtual machines consist of raw and qcow2 images")
+      .on(layer.path);
+}
 
 Result<std::vector<FileFacts>> chain_facts(const std::vector<Layer>& layers) {
   std::vector<FileFacts> facts;

@@ -25,6 +25,8 @@ struct OpenLayer {
 };
 // A descriptor of its own for a layer that the image engine has open.
 Result<OpenLayer> reopen(const image::Layer& layer, bool writable);
+// kUnsupported for formats that no disk of a machine consists of: QEMU reads some of them otherwise than this engine.
+Status require_machine_format(const image::Layer& layer);
 Result<std::vector<FileFacts>> chain_facts(const std::vector<image::Layer>& layers);
 
 struct OpenDisk {

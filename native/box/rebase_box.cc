@@ -52,8 +52,11 @@ void release(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk
 // Notes what the overlay may lie above from here on, whatever happens.
 image::ChainChosen note_chain(const std::shared_ptr<Box>& box, std::size_t disk, LiveOverlay* live) {
   return [box, disk, live](const std::vector<image::Layer>& chain) -> Status {
+    for (const image::Layer& layer : chain) TRY(require_machine_format(layer));
     if (live != nullptr) TRY(live->choose(chain));
     std::vector<FileFacts> facts = TRY(chain_facts(chain));
+    const UniqueFd directory = TRY(box->home().directory(box->record().id));
+    for (FileFacts& each : facts) each.own = is_own_layer(directory.get(), each);
     return box->update([&](BoxRecord& record) { record.disks[disk].next_bases = std::move(facts); });
   };
 }
@@ -79,22 +82,25 @@ struct Target {
   image::DiskFormat format{};
 };
 
-Result<Target> plan_target(const std::shared_ptr<Box>& box, const image::RebaseOptions& options, std::uint64_t size,
-                           image::OperationContext& context) {
+Result<Target> plan_target(const std::shared_ptr<Box>& box, const std::string& overlay,
+                           const image::RebaseOptions& options, std::uint64_t size, image::OperationContext& context) {
   Target target{.options = options, .step = std::nullopt, .named = options.backing.value_or(""), .format = {}};
   if (target.named.empty()) return target;
   std::string base;
   {
-    const image::Layer layer =
-        TRY(image::open_layer(target.named, options.backing_format, image::Access::kRead, context));
+    const std::string path = image::resolve_backing_path(overlay, target.named);
+    const image::Layer layer = TRY(image::open_layer(path, options.backing_format, image::Access::kRead, context));
     target.format = layer.block->format();
     base = layer.resolved_path;
     target.options.known.push_back(layer.identity);
   }
+  const std::string folder = box->home().path_of(box->record().id);
+  // By its name alone: a copy of the box has a copy of it beside its own overlay.
+  if (image::directory_of(base) == folder) target.options.backing = image::last_part(base);
   if (target.format != image::DiskFormat::kRaw || options.dry_run) return target;
   const std::string id = TRY(new_box_id());
   target.step = kStepPrefix + id + ".qcow2";
-  const std::string path = box->home().path_of(box->record().id) + "/" + *target.step;
+  const std::string path = folder + "/" + *target.step;
   NoProgress silent;
   CancelToken cancel;  // of its own: it is a step of something larger
   image::OperationContext creation{.policy = context.policy, .cancel = cancel, .progress = silent};
@@ -102,16 +108,26 @@ Result<Target> plan_target(const std::shared_ptr<Box>& box, const image::RebaseO
                                     .backing = image::BackingOption{.path = base, .format = image::DiskFormat::kRaw},
                                     .format = image::Qcow2Create{}};
   TRY(image::create_image(path, create, creation));
-  // By its name alone: a copy of the box has a copy of it beside its own overlay.
   target.options.backing = *target.step;
   target.options.backing_format = image::DiskFormat::kQcow2;
   return target;
 }
 
+std::string overlay_of(const std::shared_ptr<Box>& box, std::size_t disk) {
+  const BoxRecord record = box->record();
+  return disk_path(record, disk, box->home().path_of(record.id));
+}
+
+image::RebaseOptions knowing_bases(const image::RebaseOptions& options, const DiskRecord& disk) {
+  image::RebaseOptions known = options;
+  known.known = bases_of(disk);
+  return known;
+}
+
 Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
-                                  const Machine::Chain& chain, const std::string& path,
-                                  const image::RebaseOptions& options, image::OperationContext& context,
-                                  std::string& now_on) {
+                                  const Machine::Chain& chain, const image::RebaseOptions& options,
+                                  image::OperationContext& context, std::string& now_on) {
+  const std::string path = overlay_of(box, disk);
   const UniqueFd directory = TRY(box->home().directory(box->record().id));
   const image::ImageInfo info =
       TRY(image::image_info(path, {.format = image::DiskFormat::kQcow2, .shared = true}, context));
@@ -128,7 +144,7 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
   layer.resolved_path = path;
   layer.directories.named = TRY(image::open_directory_of(path));
   layer.block = std::move(overlay);
-  const Target target = TRY(plan_target(box, options, info.virtual_bytes, context));
+  const Target target = TRY(plan_target(box, path, options, info.virtual_bytes, context));
   auto rebased = image::rebase_overlay(layer, target.options, context, note_chain(box, disk, &live));
   // After a switch that failed half-way either chain may be the one that its header names.
   const bool switched = live.paused().count() > 0;
@@ -146,14 +162,14 @@ Result<RebasedBox> rebase_running(const std::shared_ptr<Box>& box, Reactor& reac
   return done;
 }
 
-Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t disk, const std::string& path,
-                                   const image::RebaseOptions& options, const IsHeld& held,
-                                   image::OperationContext& context) {
-  const MutexLock turn(box->layers_turn());
-  std::optional<Home::Held> lock;
-  if (!held()) lock = TRY(box->home().hold(box->record().id));
-  const image::Layer overlay = TRY(image::open_layer(
-      path, image::DiskFormat::kQcow2, options.dry_run ? image::Access::kRead : image::Access::kWrite, context));
+}  // namespace
+
+Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t disk,
+                                   const image::RebaseOptions& wanted, image::OperationContext& context) {
+  const image::RebaseOptions options = knowing_bases(wanted, box->record().disks[disk]);
+  const image::Layer overlay =
+      TRY(image::open_layer(overlay_of(box, disk), image::DiskFormat::kQcow2,
+                            options.dry_run ? image::Access::kRead : image::Access::kWrite, context));
   auto rebased = image::rebase_overlay(overlay, options, context, note_chain(box, disk, nullptr));
   if (rebased.ok() && options.unsafe && !options.dry_run) {
     const auto chain = TRY(image::open_backing_chain(
@@ -166,8 +182,6 @@ Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t 
   return RebasedBox{.result = std::move(rebased).value(), .paused = std::nullopt};
 }
 
-}  // namespace
-
 Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor, std::size_t disk,
                               const image::RebaseOptions& options, const IsHeld& held,
                               image::OperationContext& context) {
@@ -175,23 +189,26 @@ Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor,
   if (disk >= record.disks.size() || record.disks[disk].overlay.empty())
     return Error(ErrorCode::kUnsupported, "the box has no overlay of its own that could be moved to another base")
         .advise("Create it with isolation 'vm' and rootfs { disk }.");
-  const std::string path = disk_path(record, disk, box->home().path_of(record.id));
-  image::RebaseOptions wanted = options;
-  wanted.known = bases_of(record.disks[disk]);
   const Moment moment = TRY(look_at(box, reactor, disk));
   if (moment.chain) {
+    // Nobody else puts another overlay there until release().
+    const image::RebaseOptions wanted = knowing_bases(options, box->record().disks[disk]);
     std::string now_on;
     Result<RebasedBox> rebased =
         wanted.unsafe ? Error(ErrorCode::kBoxState, "the box is running, so its base cannot be changed unsafely")
                             .advise("Stop the box first, or leave mode at 'safe'.")
-                      : rebase_running(box, reactor, disk, *moment.chain, path, wanted, context, now_on);
+                      : rebase_running(box, reactor, disk, *moment.chain, wanted, context, now_on);
     release(box, reactor, disk, moment.chain->tried, now_on);
     return rebased;
   }
-  const char* name = state_name(moment.state);
-  if (moment.state == State::kCreated || moment.state == State::kStopped || moment.state == State::kFailed)
-    return rebase_standing(box, disk, path, wanted, held, context);
-  return Error(ErrorCode::kBoxState, std::string("the box is ") + name + ", so its disk cannot be moved");
+  if (moment.state != State::kCreated && moment.state != State::kStopped && moment.state != State::kFailed) {
+    return Error(ErrorCode::kBoxState,
+                 std::string("the box is ") + state_name(moment.state) + ", so its disk cannot be moved");
+  }
+  const MutexLock turn(box->layers_turn());
+  std::optional<Home::Held> lock;
+  if (!held()) lock = TRY(box->home().hold(record.id));
+  return rebase_standing(box, disk, options, context);
 }
 
 }  // namespace sluicebox::box

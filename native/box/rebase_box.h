@@ -22,4 +22,8 @@ Result<RebasedBox> rebase_box(const std::shared_ptr<Box>& box, Reactor& reactor,
                               const image::RebaseOptions& options, const IsHeld& held,
                               image::OperationContext& context);
 
+// The same for one that stands, by a caller that has its layers_turn() and its lock.
+Result<RebasedBox> rebase_standing(const std::shared_ptr<Box>& box, std::size_t disk,
+                                   const image::RebaseOptions& options, image::OperationContext& context);
+
 }  // namespace sluicebox::box

@@ -82,15 +82,18 @@ Result<ResizedBox> resize_running(const QmpCall& call, const std::string& node, 
   return ResizedBox{.from = info.virtual_bytes, .to = size};
 }
 
-Result<ResizedBox> resize_standing(const std::shared_ptr<Box>& box, const DiskRecord& disk, const std::string& path,
-                                   std::uint64_t size, const IsHeld& held, image::OperationContext& context) {
+Result<ResizedBox> resize_standing(const std::shared_ptr<Box>& box, std::size_t disk, std::uint64_t size,
+                                   const IsHeld& held, image::OperationContext& context) {
   const MutexLock turn(box->layers_turn());
   std::optional<Home::Held> lock;
   if (!held()) lock = TRY(box->home().hold(box->record().id));
+  // Not before: a snapshot puts another overlay in its place.
+  const BoxRecord record = box->record();
+  const std::string path = disk_path(record, disk, box->home().path_of(record.id));
   const image::Layer overlay = TRY(image::open_layer(path, image::DiskFormat::kQcow2, image::Access::kWrite, context));
   const std::uint64_t from = overlay.block->size();
   TRY(require_larger(from, size, path));
-  TRY(image::resize_layer(overlay, {.size = size, .known = bases_of(disk)}, context));
+  TRY(image::resize_layer(overlay, {.size = size, .known = bases_of(record.disks[disk])}, context));
   return ResizedBox{.from = from, .to = size};
 }
 
@@ -102,15 +105,17 @@ Result<ResizedBox> resize_box(const std::shared_ptr<Box>& box, Reactor& reactor,
   if (disk >= record.disks.size() || record.disks[disk].overlay.empty())
     return Error(ErrorCode::kUnsupported, "the box has no overlay of its own that could be resized")
         .advise("Create it with isolation 'vm' and rootfs { disk }.");
-  const std::string path = disk_path(record, disk, box->home().path_of(record.id));
   const auto rounded = checked_align_up(size, kDiskSector);
   if (!rounded)
     return Error(ErrorCode::kInvalidArgument, "size: " + std::to_string(size) + " bytes are more than a disk can have");
   const auto turn = TRY(DiskTurn::take(box, reactor, disk));
-  if (const auto node = turn->node()) return resize_running(calls_to(box, reactor), *node, path, *rounded, context);
+  if (const auto node = turn->node()) {
+    const std::string path = disk_path(box->record(), disk, box->home().path_of(record.id));
+    return resize_running(calls_to(box, reactor), *node, path, *rounded, context);
+  }
   const State state = turn->state();
   if (state == State::kCreated || state == State::kStopped || state == State::kFailed)
-    return resize_standing(box, record.disks[disk], path, *rounded, held, context);
+    return resize_standing(box, disk, *rounded, held, context);
   return Error(ErrorCode::kBoxState,
                std::string("the box is ") + state_name(state) + ", so its disk cannot be resized");
 }

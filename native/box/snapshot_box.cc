@@ -8,6 +8,7 @@
 
 #include "box/live_look.h"
 #include "box/machine_calls.h"
+#include "box/merge_layers.h"
 #include "box/stacking.h"
 
 namespace sluicebox::box {
@@ -127,6 +128,9 @@ Status check_disks(const BoxRecord& record) {
 
 Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& reactor, const SnapshotRequest& request,
                                     const IsHeld& held, image::OperationContext& context) {
+  // Where that fails there may be room for one more.
+  [[maybe_unused]] const Status merged = merge_when_many(box, reactor, held, context);
+  TRY(context.cancel.check());
   const MutexLock turn(box->layers_turn());
   const BoxRecord record = box->record();
   TRY(check_disks(record));
@@ -171,7 +175,8 @@ Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& re
   return done.error();
 }
 
-Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held) {
+Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held,
+                       image::OperationContext& context) {
   const MutexLock turn(box->layers_turn());
   const BoxRecord record = box->record();
   const UniqueFd directory = TRY(box->home().directory(record.id));
@@ -184,6 +189,9 @@ Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const 
   auto lock = runs || held() ? Result<Home::Held>(Home::Held{}) : box->home().hold(record.id);
   if (lock.ok()) {
     drop_unused_layers(directory.get(), box->record());
+    // What could not be merged is as good as before, and the next removal tries again.
+    if (!runs) [[maybe_unused]]
+      const Status merged = merge_layers(box, context);
     lock.value().let_go();
   }
   release(box, reactor, std::move(reserved.value().chains));

@@ -26,7 +26,9 @@ struct SnapshotRequest {
 Result<SnapshotRecord> snapshot_box(const std::shared_ptr<Box>& box, Reactor& reactor, const SnapshotRequest& request,
                                     const IsHeld& held, image::OperationContext& context);
 
-// With each layer that nothing lies on any more. kSnapshotNotFound.
-Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held);
+// With each layer that nothing lies on any more; of a box that stands, those that only it lies on are merged.
+// kSnapshotNotFound.
+Status remove_snapshot(const std::shared_ptr<Box>& box, Reactor& reactor, const std::string& name, const IsHeld& held,
+                       image::OperationContext& context);
 
 }  // namespace sluicebox::box

@@ -192,17 +192,25 @@ void drop_half_made(int box_directory) {
   }
 }
 
-void drop_unused_layers(int box_directory, const BoxRecord& record) {
-  const auto snapshots = list_snapshots(box_directory);
+Result<std::set<std::string>> layers_of_snapshots(int box_directory) {
+  const auto snapshots = TRY(list_snapshots(box_directory));
   // One that cannot be read has layers too.
-  if (!snapshots.ok() || snapshots.value().size() != count_whole(box_directory)) return;
+  if (snapshots.size() != count_whole(box_directory))
+    return Error(ErrorCode::kIo, "a snapshot of the box has a record that cannot be read");
   std::set<std::string> used;
+  for (const SnapshotRecord& snapshot : snapshots) {
+    for (const SnapshotDisk& disk : snapshot.disks) add_layers(used, disk.overlay, disk.bases);
+  }
+  return used;
+}
+
+void drop_unused_layers(int box_directory, const BoxRecord& record) {
+  auto of_snapshots = layers_of_snapshots(box_directory);
+  if (!of_snapshots.ok()) return;
+  std::set<std::string> used = std::move(of_snapshots).value();
   for (const DiskRecord& disk : record.disks) {
     add_layers(used, disk.overlay, disk.bases);
     add_layers(used, disk.overlay, disk.next_bases.value_or(std::vector<FileFacts>()));
-  }
-  for (const SnapshotRecord& snapshot : snapshots.value()) {
-    for (const SnapshotDisk& disk : snapshot.disks) add_layers(used, disk.overlay, disk.bases);
   }
   for (const std::string& name : names_in(box_directory)) {
     if (is_layer(name) && !used.contains(name)) ::unlinkat(box_directory, name.c_str(), 0);
@@ -226,6 +234,10 @@ bool is_own(int box_directory, const FileFacts& file) {
   struct stat there{};
   return ::fstatat(box_directory, image::last_part(file.path).c_str(), &there, AT_SYMLINK_NOFOLLOW) == 0 &&
          there.st_dev == file.device && there.st_ino == file.inode;
+}
+
+bool is_own_layer(int box_directory, const FileFacts& file) {
+  return is_layer(image::last_part(file.path)) && is_own(box_directory, file);
 }
 
 }  // namespace sluicebox::box

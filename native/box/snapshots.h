@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -51,11 +52,15 @@ Result<UniqueFd> open_state(int box_directory, const std::string& id);
 void drop_half_made(int box_directory);
 // Deletes the layers that neither the box nor a snapshot of it lies on.
 void drop_unused_layers(int box_directory, const BoxRecord& record);
+// Names of the layers that the snapshots lie on. An error where one of them cannot be read: nobody knows, then.
+Result<std::set<std::string>> layers_of_snapshots(int box_directory);
 // A name for a new layer of the disk, which nobody has.
 std::string free_layer_name(int box_directory, std::size_t disk);
 // Bytes of the file system; 0: there is no such file.
 std::uint64_t space_of(int directory, const std::string& name);
 // Whether the file lies in that directory by its own name.
 bool is_own(int box_directory, const FileFacts& file);
+// And is one that was made to lie under or over others, not what the caller gave the disk.
+bool is_own_layer(int box_directory, const FileFacts& file);
 
 }  // namespace sluicebox::box

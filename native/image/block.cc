@@ -2,6 +2,31 @@
 
 namespace sluicebox::image {
 
+namespace {
+
+Error no_snapshots(const Block& block) {
+  return Error(ErrorCode::kUnsupported,
+               std::string(format_name(block.format())) + " images have no internal snapshots");
+}
+
+}  // namespace
+
+Result<std::unique_ptr<UnitPacker>> Block::make_packer() const {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images are not compressed");
+}
+
+Status Block::write_packed(std::uint64_t, Bytes) {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images are not compressed");
+}
+
+Result<std::unique_ptr<Block>> Block::open_snapshot(const std::string&) const { return no_snapshots(*this); }
+
+Status Block::create_snapshot(const std::string&, ProgressSink&, const CancelToken&) { return no_snapshots(*this); }
+
+Status Block::apply_snapshot(const std::string&, ProgressSink&, const CancelToken&) { return no_snapshots(*this); }
+
+Status Block::remove_snapshot(const std::string&, ProgressSink&, const CancelToken&) { return no_snapshots(*this); }
+
 Status Block::can_set_backing(const std::optional<BackingReference>&) const {
   return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no backing");
 }

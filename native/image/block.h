@@ -15,8 +15,10 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -38,13 +40,16 @@ struct BlockStatus {
   Mapping mapping = Mapping::kUnallocated;
   std::uint64_t length = 0;  // from the offset asked for; > 0
   bool compressed = false;
-  std::optional<std::uint64_t> host_offset;  // where in the layer's file, if kData and not compressed
+  // Where in the layer's file: of data that is not compressed, and of zeros that have a place there.
+  std::optional<std::uint64_t> host_offset;
 };
 
 // The backing as the image records it: text, not a path that was opened.
 struct BackingReference {
   std::string path;
   std::optional<std::string> format;  // as recorded; may name a format that this engine does not build
+  // What Block::content_id() of that image was when the reference was made, where the format records it.
+  std::optional<std::string> content_id = std::nullopt;
   bool operator==(const BackingReference&) const = default;
 };
 
@@ -68,18 +73,32 @@ struct InternalSnapshot {
   std::int64_t seconds = 0;
   std::uint32_t nanoseconds = 0;
   std::uint64_t vm_state_bytes = 0;
+  std::uint64_t vm_clock_ns = 0;
+  std::optional<std::uint64_t> icount = std::nullopt;  // instructions executed; absent: nobody counted
 };
 
 // What `info` shows of one layer beyond size and backing. Format-specific values travel as name and value.
+using SpecificScalar = std::variant<bool, std::uint64_t, std::string>;
+using SpecificObject = std::vector<std::pair<std::string, SpecificScalar>>;
 struct SpecificValue {
   std::string name;  // under the name that qemu-img's JSON gives it
-  std::variant<bool, std::uint64_t, std::string> value;
+  std::variant<bool, std::uint64_t, std::string, std::vector<SpecificObject>> value;
 };
 struct LayerInfo {
   std::optional<std::uint64_t> cluster_bytes;
   bool dirty = false, corrupt = false, encrypted = false;
+  std::uint64_t other_files_bytes = 0;  // what files beside the image's own take, of a disk that has several
   std::vector<InternalSnapshot> snapshots;
   std::vector<SpecificValue> specific;
+};
+
+// Makes an allocation unit smaller. For one thread; several work at once while the image is written.
+class UnitPacker {
+ public:
+  virtual ~UnitPacker() = default;
+  // `unit` is whole: what lies behind the disk's end is zeros. Returns the packed bytes, which last until the next
+  // call; nothing when it does not get smaller.
+  virtual std::optional<Bytes> pack(Bytes unit) = 0;
 };
 
 // What is to be written: the backing reference alone, or the guest's bytes.
@@ -98,10 +117,18 @@ class Block {
   // `offset` < size(); the answer does not reach past offset + length.
   virtual Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) = 0;
 
+  // Whether many more bytes are mapped than the file takes space for, as after preallocation of metadata: then what the
+  // file has a hole for reads as zeros, and it pays to look.
+  virtual Result<bool> maps_holes() const { return false; }
+
   virtual Status write(std::uint64_t offset, Bytes data) = 0;
   // Afterwards the range reads as zeros whatever the backing holds.
   virtual Status write_zeros(std::uint64_t offset, std::uint64_t length) = 0;
   virtual Status flush() = 0;
+  // For images that hold compressed units. kUnsupported where the format, or this image, has none.
+  virtual Result<std::unique_ptr<UnitPacker>> make_packer() const;
+  // One unit, as a packer of this image made it; read() gives what was packed.
+  virtual Status write_packed(std::uint64_t offset, Bytes packed);
   // Whether the image's own state allows writing it. Writes nothing, and needs no writable image.
   virtual Status may_be_written(Writing) const { return {}; }
   // Repairs and examines what has to be before the first write; a write that finds it undone does it by itself.
@@ -110,7 +137,17 @@ class Block {
   // afterwards.
   virtual void abandon() {}
 
+  // What tells this content from any other, for overlays that record it of their backing; nothing where the format has
+  // no such thing. It changes before the first write of a session.
+  virtual std::optional<std::string> content_id() const { return std::nullopt; }
+  // Changes it now, durable on return, and not again with the first write. Nothing happens where there is none.
+  virtual Status renew_content_id() { return {}; }
+
   virtual std::optional<BackingReference> backing() const { return std::nullopt; }
+  // By which an image above knows this one, in formats that have such an id; else empty.
+  virtual std::string identity() const { return {}; }
+  // kImageChain when `below`, found under the recorded name, is another image than the one that this was made over.
+  virtual Status accepts_backing(const Block&) const { return {}; }
   // kUnsupported where the format has no backing, kInvalidArgument where the text does not fit: known before any write.
   virtual Status can_set_backing(const std::optional<BackingReference>& backing) const;
   // One atomic header update, durable on return. Writes before it were flushed by the caller.
@@ -130,6 +167,15 @@ class Block {
 
   // Bytes shown by internal snapshots depend on the backing, so a safe rebase has to know.
   virtual bool has_internal_snapshots() const { return false; }
+  // The disk as an internal snapshot kept it, for reading; the same file, which outlives both. By id or else by name.
+  virtual Result<std::unique_ptr<Block>> open_snapshot(const std::string& id_or_name) const;
+
+  // Internal snapshots of the disk as it is. Each is durable on return; killed at any moment, the disk and all
+  // snapshots read as before or after. kUnsupported for formats without; kSnapshotExists, kSnapshotNotFound.
+  virtual Status create_snapshot(const std::string& name, ProgressSink& progress, const CancelToken& cancel);
+  // The disk is what it was then; what it is now is lost.
+  virtual Status apply_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel);
+  virtual Status remove_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel);
 
   // kUnsupported for formats without metadata. Writes only what `repair` allows.
   virtual Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel);

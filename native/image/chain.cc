@@ -6,6 +6,9 @@
 
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
+#include "image/formats/vhd/vhd.h"
+#include "image/formats/vhdx/vhdx.h"
+#include "image/formats/vmdk/vmdk.h"
 #include "image/locks.h"
 #include "image/open_file.h"
 #include "image/printable.h"
@@ -40,6 +43,33 @@ Result<Layer> lock_and_open(FoundFile found, const std::string& path, Access acc
   return layer;
 }
 
+// A file that the image at `layer` names as a part of its disk: in its own folder or an allowed one, regular, locked
+// and opened as the image is, and each but once.
+Result<File*> open_beside(Layer& layer, const std::string& name, Access access, OperationContext& context) {
+  TRY(context.cancel.check());
+  if (has_protocol(name)) {
+    return Error(ErrorCode::kPathRefused,
+                 printable(layer.path) + " names " + printable(name) + ", which is a protocol and not a file")
+        .on(layer.path)
+        .advise("images may only name files");
+  }
+  const std::string path = resolve_backing_path(layer.path, name);
+  FoundFile found = TRY(FoundFile::find(name,
+                                        NamedBy{.caller = false,
+                                                .own_directories = layer.directories.open(),
+                                                .start = layer.directories.named.get(),
+                                                .shown = path},
+                                        context.policy));
+  if (found.identity() == layer.identity) return layer.file.get();
+  for (const Layer::Beside& each : layer.files_beside) {
+    if (each.identity == found.identity()) return each.file.get();
+  }
+  Layer opened = TRY(lock_and_open(std::move(found), path, access, context));
+  layer.locks_unavailable |= opened.locks_unavailable;
+  layer.files_beside.push_back({.identity = opened.identity, .file = std::move(opened.file)});
+  return layer.files_beside.back().file.get();
+}
+
 Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpose, OperationContext& context) {
   const bool writable = access == Access::kWrite;
   switch (format) {
@@ -52,6 +82,26 @@ Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpo
                                                         .info_only = purpose == Purpose::kInfo,
                                                         .budget = context.metadata,
                                                         .cancel = &context.cancel}));
+      return {};
+    case DiskFormat::kVmdk:
+      layer.block = TRY(vmdk::open_vmdk(
+          *layer.file,
+          {.writable = writable,
+           .for_repair = purpose == Purpose::kRepair,
+           .open_extent = [&](const std::string& name) { return open_beside(layer, name, access, context); },
+           .budget = context.metadata}));
+      return {};
+    case DiskFormat::kVhd:
+      layer.block = TRY(vhd::open_vhd(*layer.file, {.writable = writable,
+                                                    .info_only = purpose == Purpose::kInfo,
+                                                    .budget = context.metadata,
+                                                    .cancel = &context.cancel}));
+      return {};
+    case DiskFormat::kVhdx:
+      layer.block = TRY(vhdx::open_vhdx(*layer.file, {.writable = writable,
+                                                      .info_only = purpose == Purpose::kInfo,
+                                                      .budget = context.metadata,
+                                                      .cancel = &context.cancel}));
       return {};
   }
   return Error(ErrorCode::kInternal, "an image format without a reader");
@@ -91,6 +141,34 @@ Result<DiskFormat> format_for_caller(const BackingReference& backing, const Laye
       .advise("give backingFormat 'raw' if the file is a raw disk");
 }
 
+// A backing that changed since the overlay was made over it shows other bytes where the overlay has none.
+Status require_same_content(const BackingReference& backing, const Layer& overlay, const Layer& layer) {
+  const std::optional<std::string> found = layer.block->content_id();
+  if (!backing.content_id || !found || *backing.content_id == *found) return {};
+  return Error(ErrorCode::kImageChain, printable(layer.path) + " was written since " + printable(overlay.path) +
+                                           " was made over it: its content id is " + *found + ", not " +
+                                           *backing.content_id)
+      .on(layer.path)
+      .advise("if its content is right, record it: rebase the overlay onto the same backing in unsafe mode");
+}
+
+// What a differencing image was made over, it knows by an id, and by a name only as a hint where to look: without that
+// very image its chain is broken.
+Result<FoundFile> find_recorded(const Layer& overlay, const OpenBacking& request, const std::string& reference,
+                                bool named_by_caller, const PathPolicy& policy) {
+  const bool by_id = !named_by_caller && overlay.block && !overlay.block->identity().empty();
+  if (by_id && reference.empty()) {
+    return Error(ErrorCode::kImageChain, printable(overlay.path) + " has no name of its parent that can be read")
+        .on(overlay.path);
+  }
+  auto found = find_backing(overlay, reference, named_by_caller, request.also_named, policy);
+  if (found.ok() || !by_id || found.error().code != ErrorCode::kImageNotFound) return found;
+  Error error = std::move(found).error();
+  error.code = ErrorCode::kImageChain;
+  error.message = "the parent of " + printable(overlay.path) + " is not there: " + error.message;
+  return error;
+}
+
 }  // namespace
 
 Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> format, Access access,
@@ -118,7 +196,7 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
           .on(path)
           .advise("commit or rebase layers away first");
     }
-    FoundFile found = TRY(find_backing(overlay, backing->path, named_by_caller, request.also_named, context.policy));
+    FoundFile found = TRY(find_recorded(overlay, request, backing->path, named_by_caller, context.policy));
     // Before the lock: the writer's lock on the overlay would refuse it first, and for a worse reason.
     if (std::ranges::find(seen, found.identity()) != seen.end()) {
       return Error(ErrorCode::kImageChain, printable(path) + " is in the chain already: it would back itself")
@@ -133,6 +211,8 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
     Layer layer = TRY(lock_and_open(std::move(found), path, access, context));
     if (!format) format = TRY(format_for_caller(*backing, overlay, *layer.file));
     TRY(open_format(layer, *format, access, request.purpose, context));
+    TRY(require_same_content(*backing, overlay, layer));
+    if (!named_by_caller && overlay.block) TRY(overlay.block->accepts_backing(*layer.block));
     layers.push_back(std::move(layer));
     backing = layers.back().block->backing();
     named_by_caller = false;

@@ -33,6 +33,12 @@ struct Layer {
   bool regular = true;             // no block device
   bool locks_unavailable = false;  // asked for, but the file system has none
   std::unique_ptr<File> file;
+  // Of a disk that consists of several files (vmdk): the others, each once.
+  struct Beside {
+    FileIdentity identity;
+    std::unique_ptr<File> file;
+  };
+  std::vector<Beside> files_beside;
   std::unique_ptr<Block> block;
 };
 

@@ -4,6 +4,9 @@
 #include <string_view>
 
 #include "image/formats/qcow2/qcow2.h"
+#include "image/formats/vhd/vhd.h"
+#include "image/formats/vhdx/vhdx.h"
+#include "image/formats/vmdk/vmdk.h"
 #include "image/printable.h"
 
 namespace sluicebox::image {
@@ -19,11 +22,7 @@ struct ForeignHeader {
 };
 constexpr ForeignHeader kForeignHeaders[] = {
     {"QFI\xfb"sv, "qcow of another version"},
-    {"KDMV"sv, "vmdk"},
-    {"COWD"sv, "vmdk"},
-    {"# Disk DescriptorFile"sv, "vmdk"},
-    {"conectix"sv, "vhd"},
-    {"vhdxfile"sv, "vhdx"},
+    {"COWD"sv, "vmdk of ESX (COWD)"},
     {"LUKS\xba\xbe"sv, "luks"},
     {"QED\0"sv, "qed"},
     {"WithoutFreeSpace"sv, "parallels"},
@@ -37,12 +36,15 @@ Result<std::optional<DiskFormat>> probe_format(const File& file) {
   const std::size_t length = TRY(file.read_at(0, head));
   const Bytes bytes = Bytes(head).first(length);
   if (qcow2::probe_qcow2(bytes)) return std::optional(DiskFormat::kQcow2);
+  if (vmdk::probe_vmdk(bytes)) return std::optional(DiskFormat::kVmdk);
+  if (vhdx::probe_vhdx(bytes)) return std::optional(DiskFormat::kVhdx);
+  if (TRY(vhd::probe_vhd(file))) return std::optional(DiskFormat::kVhd);
   for (const ForeignHeader& header : kForeignHeaders) {
     if (length < header.magic.size()) continue;
     if (std::memcmp(bytes.data(), header.magic.data(), header.magic.size()) != 0) continue;
     return Error(ErrorCode::kUnsupported, printable(file.path()) + " is a " + header.name + " image")
         .on(file.path())
-        .advise("this engine reads raw and qcow2; give the format 'raw' if these bytes are the disk itself");
+        .advise("give the format 'raw' if these bytes are the disk itself");
   }
   return std::optional<DiskFormat>();
 }

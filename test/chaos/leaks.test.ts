@@ -12,8 +12,9 @@ const isLong = process.env.SLUICEBOX_LONG === '1'
 const CYCLES = isLong ? 1000 : 200
 const EXECUTIONS = isLong ? 10_000 : 2000
 const AT_ONCE = 8
-/** What the allocator may keep in its arenas; a leak of a kilobyte a cycle shows in the long run. */
-const RSS_SLACK = 24 * 2 ** 20
+/** A leak takes as much every time; what the heap and its arenas grow by they grow by once, or give back. */
+const RSS_SLACK = 8 * 2 ** 20
+const RSS_ROUNDS = 5
 
 /** Everything that must return to what it was, as one value. */
 function standing(runtime: Runtime, cgroupsBefore: ReadonlySet<string>) {
@@ -53,21 +54,25 @@ async function expectUnchanged(runtime: Runtime, work: (count: number) => Promis
   const cgroupsBefore = new Set(cgroupsNamed('sluicebox-'))
   await work(Math.min(count, 1000))
   const before = standing(runtime, cgroupsBefore)
-  const rssBefore = rss()
-  const start = performance.now()
-  await work(count)
-  const ms = performance.now() - start
-  await eventually(
-    async () => {
-      await new Promise((resolve) => setImmediate(resolve))
-      return standing(runtime, cgroupsBefore)
-    },
-    (now) => Object.entries(before).every(([key, value]) => now[key as keyof typeof now] <= value),
-    `all to return to ${JSON.stringify(before)}`,
-  )
-  const grown = rss() - rssBefore
-  console.log(`${count} in ${(ms / 1000).toFixed(1)} s; RSS grew by ${(grown / 2 ** 20).toFixed(1)} MiB`)
-  expect(grown).toBeLessThan(RSS_SLACK)
+  const growth: number[] = []
+  while (growth.length < RSS_ROUNDS && !growth.some((bytes) => bytes < RSS_SLACK)) {
+    const rssBefore = rss()
+    const start = performance.now()
+    await work(count)
+    const ms = performance.now() - start
+    await eventually(
+      async () => {
+        await new Promise((resolve) => setImmediate(resolve))
+        return standing(runtime, cgroupsBefore)
+      },
+      (now) => Object.entries(before).every(([key, value]) => now[key as keyof typeof now] <= value),
+      `all to return to ${JSON.stringify(before)}`,
+    )
+    const grown = rss() - rssBefore
+    growth.push(grown)
+    console.log(`${count} in ${(ms / 1000).toFixed(1)} s; RSS grew by ${(grown / 2 ** 20).toFixed(1)} MiB`)
+  }
+  expect(Math.min(...growth)).toBeLessThan(RSS_SLACK)
   const { claimed, finalized } = runtime.stats().handles
   expect(claimed).toBe(finalized)
 }

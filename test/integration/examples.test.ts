@@ -17,6 +17,10 @@ test.each([
     [/debian-12\.0\.qcow2 -> debian-12\.1\.qcow2, 0 clusters copied/, /names debian-12\.1\.qcow2, which is there/],
   ],
   ['cancel', [/rejected with: stopped at byte \d+ of \d+/, /still on old\.raw, 0 corruptions, 0 leaks/]],
+  [
+    'convert',
+    [/^measured \d+ KiB, compressed \d+ KiB$/m, /^3\d\d\d KiB from 1024 KiB: data$/m, /^the same bytes: true$/m],
+  ],
   ['inspect', [/^(qcow2|raw) .*\n(qcow2|raw) .*\n(qcow2|raw) /, /^sound$/m, /^IMAGE_[A-Z]+: /m]],
   [
     'stream-output',
@@ -37,6 +41,14 @@ test.each([
       /^EXEC_TIMEOUT: it said "begun", and was ended by SIGTERM$/m,
       /^killed: true, by SIGTERM$/m,
       /^stubborn: SIGKILL, forced: true, killed again: false$/m,
+    ],
+  ],
+  [
+    'golden-image',
+    [
+      /^golden: 256 MiB, backing: none$/m,
+      /^reads as the overlay does: true$/m,
+      /^it holds: installed, and configured$/m,
     ],
   ],
   ['leave-running', [/^counter is running$/m, /^it counted on$/m, /^stopped: requested$/m]],
@@ -92,7 +104,7 @@ async function needed(): Promise<string | undefined> {
   return undefined
 }
 
-test.each(['rebase', 'cancel', 'inspect', 'stream-output', 'stdin-and-tty', 'timeout-and-kill'])(
+test.each(['rebase', 'cancel', 'convert', 'inspect', 'stream-output', 'stdin-and-tty', 'timeout-and-kill'])(
   'the %s example has fewer than 40 lines, the first saying what you will see',
   (name) => {
     const lines = readFileSync(`${root}examples/${name}.ts`, 'utf8').trimEnd().split('\n')

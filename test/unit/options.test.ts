@@ -299,21 +299,6 @@ test('S27: images.resize refuses each bad size, a missing one included', async (
     })
 })
 
-test.each(['vmdk', 'vhd', 'vhdx'])('the %s format is UNSUPPORTED wherever a format is named', async (format) => {
-  const { images } = openRuntime()
-  for (const call of [
-    images.create(path, { format, size: 1 } as never),
-    images.create(path, { format: 'qcow2', backing: { path, format } } as never),
-    images.info(path, { format } as never),
-    images.check(path, { format } as never),
-    images.rebase(path, { backing: null, format } as never),
-    images.rebase(path, { backing: path, backingFormat: format } as never),
-    images.commit(path, { format } as never),
-    images.resize(path, 1, { format } as never),
-  ])
-    expect(await rejection(call)).toMatchObject({ code: 'UNSUPPORTED' })
-})
-
 test('I19: a rebase without a backing key is INVALID_ARGUMENT, not a detach', async () => {
   const runtime = openRuntime()
   for (const options of [{}, { backing: undefined }, { mode: 'unsafe' }, undefined])

@@ -20,7 +20,7 @@ namespace sluicebox::image {
 
 namespace {
 
-Status require_overlay(const Layer& overlay) {
+Status require_overlay(const Layer& overlay, const CommitOptions& options) {
   if (overlay.block->format() == DiskFormat::kRaw) {
     return Error(ErrorCode::kUnsupported, printable(overlay.path) + " is raw, and a raw image has no backing")
         .on(overlay.path);
@@ -38,6 +38,11 @@ Status require_overlay(const Layer& overlay) {
     return Error(ErrorCode::kUnsupported, printable(overlay.path) + " is a block device, which cannot be made shorter")
         .on(overlay.path);
   }
+  if (options.overlay == Committed::kRemoved && !overlay.files_beside.empty()) {
+    return Error(ErrorCode::kUnsupported, printable(overlay.path) + " consists of several files, which are not removed")
+        .on(overlay.path)
+        .advise("keep the overlay, and remove its files by yourself");
+  }
   return overlay.block->may_be_written(Writing::kBytes);
 }
 
@@ -49,14 +54,14 @@ struct Below {
 
 Result<Below> open_below(const Layer& overlay, const CommitOptions& options, OperationContext& context) {
   const BackingReference backing = *overlay.block->backing();
-  OpenBacking request{.overlay = &overlay, .backing = backing};
+  OpenBacking request{.overlay = &overlay, .backing = backing, .also_named = options.known};
   if (options.into) {
     TRY(require_file_reference(*options.into));
     request.written =
         TRY(find_backing(overlay, *options.into, /*named_by_caller=*/true, {}, context.policy)).identity();
     // The caller's word counts for that file, wherever it lies.
-    request.also_named = {*request.written};
-  } else if (const auto found = find_backing(overlay, backing.path, false, {}, context.policy); found.ok()) {
+    request.also_named.push_back(*request.written);
+  } else if (const auto found = find_backing(overlay, backing.path, false, options.known, context.policy); found.ok()) {
     request.written = found.value().identity();
   }
   Below below{.layers = TRY(open_backing_chain(request, context))};
@@ -86,11 +91,22 @@ Status require_fits(const Layer& base, std::uint64_t size) {
       .advise(can.error().hint);
 }
 
-Status fill_base(const std::vector<Block*>& base_chain, CommitCopier& copier, std::uint64_t size, std::uint64_t total,
-                 OperationContext& context) {
+// An overlay that records its backing's content id is told the new one before the backing's content changes. Killed
+// just between the two, the overlay is refused until its backing is recorded anew (rebase in unsafe mode).
+Status keep_content_id(Block& overlay, Block& base) {
+  if (!overlay.content_id()) return {};
+  std::optional<BackingReference> backing = overlay.backing();
+  TRY(base.renew_content_id());
+  backing->content_id = base.content_id();
+  return overlay.set_backing(backing);
+}
+
+Status fill_base(const std::vector<Block*>& base_chain, Block& overlay, CommitCopier& copier, std::uint64_t size,
+                 std::uint64_t total, OperationContext& context) {
   Block& base = *base_chain.front();
   NoProgress silent;  // the phases of a commit have one scale, and these are not on it
   TRY(base.prepare_to_write(Writing::kBytes, silent, context.cancel));
+  TRY(keep_content_id(overlay, base));
   if (base.size() < size) {
     TRY(prepare_growth(base, {base_chain.begin() + 1, base_chain.end()}, size, silent, context.cancel));
     TRY(base.resize(size));
@@ -133,7 +149,7 @@ Status remove_file(const Layer& overlay) {
 Result<CommitResult> commit_image(const std::string& path, const CommitOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
   const Layer overlay = TRY(open_layer(path, options.format, Access::kWrite, context));
-  TRY(require_overlay(overlay));
+  TRY(require_overlay(overlay, options));
   const Below below = TRY(open_below(overlay, options, context));
   const Layer& base_layer = below.layers[below.base];
   Block& base = *base_layer.block;
@@ -141,9 +157,15 @@ Result<CommitResult> commit_image(const std::string& path, const CommitOptions& 
   const std::uint64_t size = checked_align_up(overlay.block->size(), 512).value_or(overlay.block->size());
   TRY(base.may_be_written(Writing::kBytes));
   TRY(require_fits(base_layer, size));
+  if (below.base != 0 && overlay.block->content_id()) {
+    return Error(ErrorCode::kUnsupported,
+                 "a vmdk overlay is committed into its own backing only: the images between would no longer open")
+        .on(path)
+        .advise("commit layer by layer");
+  }
   std::optional<BackingReference> moved_to;
-  if (below.base != 0 && options.keep_overlay) {
-    moved_to = BackingReference{.path = *options.into, .format = format_name(base.format())};
+  if (below.base != 0 && options.overlay == Committed::kEmptied) {
+    moved_to = BackingReference{.path = *options.into, .format = recorded_name(base.format())};
     TRY(overlay.block->can_set_backing(moved_to));
   }
 
@@ -155,18 +177,20 @@ Result<CommitResult> commit_image(const std::string& path, const CommitOptions& 
   CommitCopier copier(above, base_chain, context);
   context.progress.report({.phase = "plan", .done = 0, .total = std::nullopt});
   const std::uint64_t total = TRY(copier.count());
-  if (options.keep_overlay) {
+  if (options.overlay == Committed::kEmptied) {
     NoProgress silent;
     TRY(overlay.block->prepare_to_write(Writing::kBytes, silent, context.cancel));
   }
-  if (Status filled = fill_base(base_chain, copier, size, total, context); !filled.ok()) {
+  if (Status filled = fill_base(base_chain, *overlay.block, copier, size, total, context); !filled.ok()) {
     base.abandon();
     return std::move(filled).error();
   }
   if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the commit was cancelled");
-  const char* phase = options.keep_overlay ? "empty" : "remove";
-  context.progress.report({.phase = phase, .done = total, .total = total});
-  TRY(options.keep_overlay ? empty_overlay(*overlay.block, moved_to) : remove_file(overlay));
+  if (options.overlay != Committed::kLeft) {
+    const bool empties = options.overlay == Committed::kEmptied;
+    context.progress.report({.phase = empties ? "empty" : "remove", .done = total, .total = total});
+    TRY(empties ? empty_overlay(*overlay.block, moved_to) : remove_file(overlay));
+  }
   return CommitResult{.bytes_committed = total};
 }
 

@@ -5,17 +5,22 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "base/result.h"
 #include "image/disk_format.h"
+#include "image/file.h"
 #include "image/ops/context.h"
 
 namespace sluicebox::image {
 
+enum class Committed : std::uint8_t { kEmptied, kRemoved, kLeft };  // kLeft: as it was, and hiding nothing new
+
 struct CommitOptions {
   std::optional<std::string> into = std::nullopt;   // a file of the overlay's chain; absent: its backing
   std::optional<DiskFormat> format = std::nullopt;  // the overlay's
-  bool keep_overlay = true;                         // emptied; else its file is removed
+  Committed overlay = Committed::kEmptied;          // what becomes of it
+  std::vector<FileIdentity> known = {};             // what the chain may consist of, wherever it lies
 };
 
 struct CommitResult {

@@ -1,6 +1,7 @@
 #include "image/ops/create.h"
 
 #include <algorithm>
+#include <ctime>
 #include <limits>
 #include <vector>
 
@@ -9,9 +10,17 @@
 #include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
+#include "image/formats/vhd/plan.h"
+#include "image/formats/vhd/vhd.h"
+#include "image/formats/vhdx/plan.h"
+#include "image/formats/vhdx/vhdx.h"
+#include "image/guid.h"
 #include "image/open_file.h"
+#include "image/ops/create_vmdk.h"
 #include "image/ops/describe.h"
 #include "image/ops/new_file.h"
+#include "image/ops/unsynced_file.h"
+#include "image/ops/write_plan.h"
 
 namespace sluicebox::image {
 
@@ -21,13 +30,21 @@ constexpr std::uint64_t kSector = 512;
 constexpr std::uint64_t kZeroChunk = 2u << 20;  // no smaller than the largest cluster
 
 Preallocation preallocation_of(const CreateOptions& options) {
-  return std::visit([](const auto& format) { return format.preallocation; }, options.format);
+  if (const auto* raw = std::get_if<RawCreate>(&options.format)) return raw->preallocation;
+  if (const auto* qcow2 = std::get_if<Qcow2Create>(&options.format)) return qcow2->preallocation;
+  return Preallocation::kOff;
 }
 
 Status require_supported(const CreateOptions& options) {
   const bool raw = std::holds_alternative<RawCreate>(options.format);
   if (raw && options.backing) {
     return Error(ErrorCode::kInvalidArgument, "backing: a raw image cannot record one").advise("create a qcow2 image");
+  }
+  const bool for_windows =
+      std::holds_alternative<VhdCreate>(options.format) || std::holds_alternative<VhdxCreate>(options.format);
+  if (for_windows && options.backing) {
+    return Error(ErrorCode::kUnsupported, "backing: differencing vhd and vhdx images are read, not created")
+        .advise("create a qcow2 image over it");
   }
   if (raw && preallocation_of(options) == Preallocation::kMetadata) {
     return Error(ErrorCode::kInvalidArgument, "preallocation: a raw image has no metadata to preallocate");
@@ -36,16 +53,19 @@ Status require_supported(const CreateOptions& options) {
     return Error(ErrorCode::kInvalidArgument, "preallocation: it would hide the backing behind zeros")
         .advise("leave preallocation off for an overlay");
   }
-  if (const auto* format = std::get_if<Qcow2Create>(&options.format); format != nullptr && format->zstd) {
-    return Error(ErrorCode::kUnsupported, "compression 'zstd' is not built").advise("use 'zlib'");
-  }
   return {};
 }
 
 // The size that the options and the backing's own size come to. The chain below is opened whole, so that nothing is
 // created over one that could not be used.
-Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& options,
-                                const std::optional<FileIdentity>& replaced, OperationContext& context) {
+struct DiskSize {
+  std::uint64_t bytes = 0;
+  std::optional<std::string> backing_content_id;  // of a backing that was opened, and has one
+};
+Result<DiskSize> disk_size(const std::string& path, const CreateOptions& options,
+                           const std::optional<FileIdentity>& replaced, std::vector<Layer>& chain,
+                           OperationContext& context) {
+  DiskSize found;
   std::optional<std::uint64_t> size = options.size;
   if (options.backing && !options.unchecked_backing) {
     Layer image;
@@ -54,9 +74,9 @@ Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& op
     image.directories.named = TRY(open_directory_of(path));
     image.identity = replaced.value_or(FileIdentity{});
     const BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
-    const std::vector<Layer> chain =
-        TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));
+    chain = TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));
     if (!size) size = chain.front().block->size();
+    found.backing_content_id = chain.front().block->content_id();
   }
   if (!size) {
     return Error(ErrorCode::kInvalidArgument, "size is required when there is no backing to take it from");
@@ -67,7 +87,8 @@ Result<std::uint64_t> disk_size(const std::string& path, const CreateOptions& op
     return Error(ErrorCode::kInvalidArgument,
                  "size: " + std::to_string(*size) + " bytes are more than a file can hold");
   }
-  return *rounded;
+  found.bytes = *rounded;
+  return found;
 }
 
 template <typename Write>
@@ -104,9 +125,10 @@ qcow2::PlanOptions plan_options(const CreateOptions& options, const Qcow2Create&
   plan.refcount_bits = format.refcount_bits;
   plan.lazy_refcounts = format.lazy_refcounts;
   plan.extended_l2 = format.extended_l2;
+  plan.zstd = format.zstd;
   if (options.backing) {
     plan.backing_path = options.backing->path;
-    plan.backing_format = format_name(options.backing->format);
+    plan.backing_format = recorded_name(options.backing->format);
   }
   return plan;
 }
@@ -130,32 +152,88 @@ Status write_qcow2(File& file, const CreateOptions& options, const Qcow2Create& 
                    OperationContext& context) {
   const qcow2::PlanOptions planned = plan_options(options, format, size);
   std::vector<std::byte> scratch(TRY(qcow2::plan_scratch_size(planned)));
-  const qcow2::Plan plan = TRY(qcow2::plan_qcow2(planned, scratch));
-  for (const qcow2::PlanWrite& write : plan.all()) {
-    TRY(context.cancel.check());
-    TRY(file.write_at(write.offset, write.bytes));
-  }
-  if (TRY(file.size()) < plan.minimum_file_size) TRY(file.truncate(plan.minimum_file_size));
+  const ImagePlan plan = TRY(qcow2::plan_qcow2(planned, scratch));
+  TRY(write_plan(file, plan, context.cancel));
   return preallocate(file, format.preallocation, context);
+}
+
+Status write_vhd(File& file, const VhdCreate& format, std::uint64_t size, OperationContext& context) {
+  constexpr std::time_t kEpoch = 946684800;  // 2000-01-01 UTC, from which a VHD counts
+  const vhd::PlanOptions planned{.virtual_size = size,
+                                 .fixed = format.fixed,
+                                 .block_size = format.block_size,
+                                 .id = TRY(random_guid()),
+                                 .timestamp = static_cast<std::uint32_t>(std::time(nullptr) - kEpoch)};
+  std::vector<std::byte> scratch(TRY(vhd::plan_scratch_size(planned)));
+  return write_plan(file, TRY(vhd::plan_vhd(planned, scratch)), context.cancel);
+}
+
+Status write_vhdx(File& file, const VhdxCreate& format, std::uint64_t size, OperationContext& context) {
+  const vhdx::PlanOptions planned{.virtual_size = size,
+                                  .fixed = format.fixed,
+                                  .block_size = format.block_size,
+                                  .log_size = format.log_size,
+                                  .file_write = TRY(random_guid()),
+                                  .data_write = TRY(random_guid()),
+                                  .page83 = TRY(random_guid())};
+  std::vector<std::byte> scratch(TRY(vhdx::plan_scratch_size(planned)));
+  return write_plan(file, TRY(vhdx::plan_vhdx(planned, scratch)), context.cancel);
+}
+
+// The image that was just made: to be filled, or to be described.
+Result<std::unique_ptr<Block>> open_new(File& file, const CreateOptions& options, bool writable) {
+  if (std::holds_alternative<Qcow2Create>(options.format)) {
+    return qcow2::open_qcow2(file, {.writable = writable, .info_only = !writable});
+  }
+  if (std::holds_alternative<VhdCreate>(options.format)) {
+    return vhd::open_vhd(file, {.writable = writable, .info_only = !writable});
+  }
+  if (std::holds_alternative<VhdxCreate>(options.format)) {
+    return vhdx::open_vhdx(file, {.writable = writable, .info_only = !writable});
+  }
+  return raw::open_raw(file, writable);
+}
+
+// Nobody sees the file yet: it becomes durable once, when it is whole.
+Status fill_new(File& file, const CreateOptions& options, const std::vector<Layer>& backing,
+                const NewContent& content) {
+  UnsyncedFile unsynced(file);
+  const std::unique_ptr<Block> image = TRY(open_new(unsynced, options, /*writable=*/true));
+  BlockTarget target(*image, content.compress);
+  return content.write(target, image->size(), backing);
 }
 
 }  // namespace
 
-Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context) {
+Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context,
+                               const NewContent* content) {
   TRY(context.cancel.check());
   TRY(require_supported(options));
   NewFile made = TRY(NewFile::begin(path, options.overwrite, context));
-  const std::uint64_t size = TRY(disk_size(path, options, made.replaced(), context));
-
-  // Opened once before it is published: what is described is what was written, not what was meant.
-  std::unique_ptr<Block> block;
-  if (const auto* format = std::get_if<Qcow2Create>(&options.format)) {
-    TRY(write_qcow2(made.file(), options, *format, size, context));
-    block = TRY(qcow2::open_qcow2(made.file(), {.info_only = true}));
-  } else {
-    TRY(write_raw(made.file(), size, preallocation_of(options), context));
-    block = TRY(raw::open_raw(made.file(), /*writable=*/false));
+  std::vector<Layer> backing;
+  const DiskSize found = TRY(disk_size(path, options, made.replaced(), backing, context));
+  const std::uint64_t size = found.bytes;
+  if (const auto* format = std::get_if<VmdkCreate>(&options.format)) {
+    const VmdkRequest request{
+        .options = options, .format = *format, .size = size, .backing_content_id = found.backing_content_id};
+    return create_vmdk(path, made, request, backing, content, context);
   }
+
+  NoProgress silent;  // what fills the image has its own scale, and this is not on it
+  ProgressSink& progress = content != nullptr ? static_cast<ProgressSink&>(silent) : context.progress;
+  OperationContext making{.policy = context.policy, .cancel = context.cancel, .progress = progress};
+  if (const auto* format = std::get_if<Qcow2Create>(&options.format)) {
+    TRY(write_qcow2(made.file(), options, *format, size, making));
+  } else if (const auto* vhd = std::get_if<VhdCreate>(&options.format)) {
+    TRY(write_vhd(made.file(), *vhd, size, making));
+  } else if (const auto* vhdx = std::get_if<VhdxCreate>(&options.format)) {
+    TRY(write_vhdx(made.file(), *vhdx, size, making));
+  } else {
+    TRY(write_raw(made.file(), size, preallocation_of(options), making));
+  }
+  if (content != nullptr) TRY(fill_new(made.file(), options, backing, *content));
+  // Opened once before it is published: what is described is what was written, not what was meant.
+  const std::unique_ptr<Block> block = TRY(open_new(made.file(), options, /*writable=*/false));
   ImageInfo info = TRY(describe(path, made.file(), *block));
   if (info.backing) info.backing->exists = true;
   TRY(made.publish(context.cancel));

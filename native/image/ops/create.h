@@ -3,13 +3,19 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "base/result.h"
+#include "image/block.h"
+#include "image/chain.h"
+#include "image/formats/vmdk/plan.h"
 #include "image/image_info.h"
 #include "image/ops/context.h"
+#include "image/ops/convert_target.h"
 
 namespace sluicebox::image {
 
@@ -28,17 +34,43 @@ struct Qcow2Create {
   unsigned refcount_bits = 16;
   bool lazy_refcounts = false;
   bool extended_l2 = false;  // kUnsupported for now
-  bool zstd = false;         // kUnsupported for now
+  bool zstd = false;         // how what is compressed is; else deflate
   Preallocation preallocation = Preallocation::kOff;
+};
+struct VmdkCreate {
+  vmdk::Subformat subformat = vmdk::Subformat::kMonolithicSparse;
+  std::uint64_t grain_size = 65536;  // not of flat ones
+  vmdk::Adapter adapter = vmdk::Adapter::kIde;
+  static constexpr Preallocation preallocation = Preallocation::kOff;
+};
+struct VhdCreate {
+  bool fixed = false;
+  std::uint64_t block_size = 2u << 20;  // of a dynamic one
+  static constexpr Preallocation preallocation = Preallocation::kOff;
+};
+struct VhdxCreate {
+  bool fixed = false;
+  std::uint64_t block_size = 0;  // 0: by the disk's size
+  std::uint64_t log_size = 1u << 20;
+  static constexpr Preallocation preallocation = Preallocation::kOff;
 };
 struct CreateOptions {
   std::optional<std::uint64_t> size = std::nullopt;  // absent: the backing's
   bool overwrite = false;
   std::optional<BackingOption> backing = std::nullopt;
   bool unchecked_backing = false;  // it is not opened: somebody may be writing to it. `size` is required then
-  std::variant<RawCreate, Qcow2Create> format = {};
+  std::variant<RawCreate, Qcow2Create, VmdkCreate, VhdCreate, VhdxCreate> format = {};
 };
 
-Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context);
+// What the image holds from the moment that it is seen.
+struct NewContent {
+  bool compress = false;
+  // `disk_bytes`: of the new image. `backing`: what it stands on.
+  std::function<Status(ConvertTarget& target, std::uint64_t disk_bytes, const std::vector<Layer>& backing)> write;
+};
+
+// `content`: absent, there is none.
+Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context,
+                               const NewContent* content = nullptr);
 
 }  // namespace sluicebox::image

@@ -11,6 +11,7 @@ Result<ImageInfo> describe(const std::string& path, const File& file, const Bloc
   info.virtual_bytes = block.size();
   info.allocated_bytes = TRY(file.allocated_bytes());
   info.layer = block.info();
+  info.allocated_bytes += info.layer.other_files_bytes;
   if (const std::optional<BackingReference> backing = block.backing()) {
     info.backing = BackingInfo{
         .path = backing->path, .resolved_path = resolve_backing_path(path, backing->path), .format = backing->format};

@@ -119,6 +119,18 @@ Status NewFile::open_staging(Staging staging) {
 
 NewFile::~NewFile() {
   if (!staged_name_.empty()) ::unlinkat(directory_.get(), staged_name_.c_str(), 0);
+  if (!aside_name_.empty()) ::unlinkat(directory_.get(), aside_name_.c_str(), 0);
+}
+
+void NewFile::retract() {
+  if (!published_) return;
+  published_ = false;
+  if (aside_name_.empty()) {
+    ::unlinkat(directory_.get(), name_.c_str(), 0);
+  } else if (::renameat(directory_.get(), aside_name_.c_str(), directory_.get(), name_.c_str()) == 0) {
+    aside_name_.clear();
+  }
+  (void)::fsync(directory_.get());
 }
 
 Status NewFile::publish(CancelToken& cancel) {
@@ -133,6 +145,7 @@ Status NewFile::publish(CancelToken& cancel) {
   if (!staged_name_.empty()) {
     TRY(rename_staged());
   }
+  published_ = true;
   if (::fsync(directory_.get()) != 0) {
     const Error error = os_error(errno, "cannot sync the directory of " + printable(path_), path_);
     if (!replaced_) ::unlinkat(directory_.get(), name_.c_str(), 0);
@@ -208,13 +221,24 @@ Status NewFile::exchange() {
       swap();
       return appeared();
     }
-    ::unlinkat(from, staged_name_.c_str(), 0);
+    if (keeps_replaced_) {
+      aside_name_ = staged_name_;
+    } else {
+      ::unlinkat(from, staged_name_.c_str(), 0);
+    }
     return {};
   }
   if (errno == ENOENT) return name_staged();  // the old one went away by itself
   if (errno != EINVAL && errno != ENOSYS) return os_error(errno, "cannot create " + printable(path_), path_);
   // A file system that cannot exchange: looked at just before.
   if (!is_old(name_)) return appeared();
+  if (keeps_replaced_) {
+    std::string aside = TRY(staging_name());
+    if (::linkat(from, name_.c_str(), from, aside.c_str(), 0) != 0) {
+      return os_error(errno, "cannot keep the old " + printable(path_) + " until the new one is there", path_);
+    }
+    aside_name_ = std::move(aside);
+  }
   if (::renameat(from, staged_name_.c_str(), from, name_.c_str()) == 0) return {};
   return os_error(errno, "cannot create " + printable(path_), path_);
 }

@@ -36,6 +36,12 @@ class NewFile {
   // `overwrite`, and then
   // only the one that was there at begin(), whose owner, mode and attributes it takes on.
   Status publish(CancelToken& cancel);
+  // For files that appear together: before publish(), that what it replaces is kept aside until this goes; and after
+  // it, that the file goes, and what it replaced comes back. Best effort: there is nobody left to tell.
+  void keep_replaced() { keeps_replaced_ = true; }
+  void retract();
+
+  const std::string& path() const { return path_; }  // of the file that appears: a symlink to an old one is followed
 
  private:
   NewFile() = default;
@@ -50,6 +56,8 @@ class NewFile {
   std::string path_;         // where it goes, for messages
   std::string name_;         // its last part
   std::string staged_name_;  // in the same directory; empty while anonymous or published
+  std::string aside_name_;   // of the file that was replaced, while it is kept
+  bool keeps_replaced_ = false, published_ = false;
   bool overwrite_ = false;
   UniqueFd directory_;
   UniqueFd fd_;  // another descriptor of what file_ writes

@@ -123,17 +123,17 @@ TEST_CASE("I14: a raw base that looks like qcow2 is followed nowhere") {
 TEST_CASE("a backing of a format that is not built is unsupported, by name; a plain info still tells all") {
   const TempDir directory;
   touch(directory.file("base"));
-  const std::string path = overlay_naming(directory, "base", "vmdk");
+  const std::string path = overlay_naming(directory, "base", "qed");
   const Error error = chain_error(path).value();
   CHECK(error.code == ErrorCode::kUnsupported);
-  CHECK(error.message.find("vmdk") != std::string::npos);
+  CHECK(error.message.find("qed") != std::string::npos);
   Operation operation;
-  CHECK(image_info(path, {}, operation.context).value().backing->format == "vmdk");
+  CHECK(image_info(path, {}, operation.context).value().backing->format == "qed");
 }
 
 TEST_CASE("a caller's file with the header of another format is not taken for a raw disk") {
   const TempDir directory;
-  for (const char* format : {"vmdk", "vpc", "vhdx", "qed", "parallels", "qcow"}) {
+  for (const char* format : {"qed", "parallels", "qcow"}) {
     CAPTURE(format);
     const std::string path = directory.file(format);
     REQUIRE(testing::qemu_img({"create", "-q", "-f", format, path, "4M"}).exit_code == 0);

@@ -4,6 +4,7 @@
 #include <array>
 
 #include "image/chain.h"
+#include "image/ops/map_walk.h"
 
 namespace sluicebox::image {
 namespace {
@@ -115,6 +116,42 @@ TEST_CASE("I52: a walk over 16 fragmented layers looks at each layer's metadata 
   ChainView view(std::move(blocks), kCells);
   for (std::uint64_t at = 0; at < kCells;) at += view.status(at, kCells - at).value().length;
   for (const CellBlock& layer : layers) CHECK(layer.cells_looked_at <= 2 * kCells);
+}
+
+TEST_CASE("I52: a map of 16 fragmented layers looks at each layer's metadata about once") {
+  constexpr std::size_t kCells = 1 << 15;
+  std::vector<Layer> layers;
+  std::vector<CellBlock*> blocks;
+  for (std::size_t depth = 0; depth < kMaxChainDepth; ++depth) {
+    std::string cells(kCells, ' ');
+    const std::size_t step = depth + 1 == kMaxChainDepth ? 2 : 1000;
+    for (std::size_t at = depth; at < kCells; at += step) cells[at] = 'x';
+    auto block = std::make_unique<CellBlock>(std::move(cells));
+    blocks.push_back(block.get());
+    layers.emplace_back().block = std::move(block);
+  }
+  MapWalk walk(layers);
+  std::uint64_t extents = 0;
+  for (std::uint64_t at = 0; at < kCells; ++extents) at = walk.at(at, kCells - at).value().end();
+  CHECK(extents > kCells / 2);
+  for (const CellBlock* layer : blocks) CHECK(layer->cells_looked_at <= 2 * kCells);
+}
+
+TEST_CASE("I23: a map names the layer that answers, the overlay where the layer below has ended") {
+  std::vector<Layer> layers;
+  for (const char* cells : {"a  0    ", "bbb ", "cccccccccc"}) {
+    layers.emplace_back().block = std::make_unique<CellBlock>(cells);
+  }
+  MapWalk walk(layers);
+  std::string depths, kinds;
+  for (std::uint64_t at = 0; at < 8;) {
+    const MapExtent extent = walk.at(at, 8 - at).value();
+    depths.append(extent.length, static_cast<char>('0' + extent.depth));
+    kinds.append(extent.length, !extent.present ? '-' : extent.zero ? 'z' : 'd');
+    at = extent.end();
+  }
+  CHECK(depths == "01100000");
+  CHECK(kinds == "dddz----");
 }
 
 }  // namespace sluicebox::image

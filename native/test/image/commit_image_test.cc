@@ -61,7 +61,7 @@ std::vector<Committing> commits(const std::vector<std::string>& kinds) {
 }
 
 CommitOptions options_for(const Committing& each, bool keep = true) {
-  CommitOptions options{.keep_overlay = keep};
+  CommitOptions options{.overlay = keep ? Committed::kEmptied : Committed::kRemoved};
   if (each.into != each.layers.size() - 2) options.into = std::to_string(each.into);
   return options;
 }

@@ -213,7 +213,7 @@ TEST_CASE("I9: options that no image can have are invalid arguments by name") {
   refused(qcow2_of(1 << 20, {.cluster_size = 1000}), "clusterSize", ErrorCode::kInvalidArgument);
   refused(qcow2_of(1 << 20, {.refcount_bits = 3}), "refcountBits", ErrorCode::kInvalidArgument);
   refused(qcow2_of(1 << 20, {.version = 2, .lazy_refcounts = true}), "lazyRefcounts", ErrorCode::kInvalidArgument);
-  refused(qcow2_of(1 << 20, {.zstd = true}), "zstd", ErrorCode::kUnsupported);
+  refused(qcow2_of(1 << 20, {.version = 2, .zstd = true}), "zstd", ErrorCode::kInvalidArgument);
   refused(qcow2_of(1 << 20, {.extended_l2 = true}), "extendedL2", ErrorCode::kUnsupported);
   refused(qcow2_of(UINT64_MAX), "size", ErrorCode::kInvalidArgument);
   refused(qcow2_of((std::uint64_t{1} << 63) - 1), "size", ErrorCode::kInvalidArgument);

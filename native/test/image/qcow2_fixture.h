@@ -29,9 +29,9 @@ inline void must(Status status) {
   if (!status.ok()) FAIL(error_code_name(status.error().code), ": ", status.error().message);
 }
 
-inline std::vector<std::byte> apply(const Plan& plan) {
+inline std::vector<std::byte> apply(const ImagePlan& plan) {
   std::vector<std::byte> bytes(plan.minimum_file_size);
-  for (const PlanWrite& write : plan.all()) {
+  for (const ImagePlanWrite& write : plan.all()) {
     std::copy(write.bytes.begin(), write.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(write.offset));
   }
   return bytes;

@@ -48,12 +48,12 @@ void for_every_valid_shape(Visit visit) {
 TEST_CASE("I1, I2, I3, I4: the bookkeeping of every plan") {
   for_every_valid_shape([](const PlanOptions& options) {
     std::vector<std::byte> scratch(must(plan_scratch_size(options)));
-    const Plan plan = must(plan_qcow2(options, scratch));
-    std::vector<PlanWrite> writes(plan.all().begin(), plan.all().end());
+    const ImagePlan plan = must(plan_qcow2(options, scratch));
+    std::vector<ImagePlanWrite> writes(plan.all().begin(), plan.all().end());
     std::sort(writes.begin(), writes.end(), [](const auto& a, const auto& b) { return a.offset < b.offset; });
     std::uint64_t sum = 0;
     std::uint64_t end = 0;
-    for (const PlanWrite& write : writes) {
+    for (const ImagePlanWrite& write : writes) {
       CHECK(write.offset >= end);
       end = write.offset + write.bytes.size();
       sum += write.bytes.size();
@@ -108,7 +108,7 @@ TEST_CASE("I7: equal options give equal bytes") {
 TEST_CASE("I8: one byte of scratch too few is refused, and none behind it is touched") {
   for_every_valid_shape([](const PlanOptions& options) {
     const std::size_t need = must(plan_scratch_size(options));
-    CHECK(need <= kPlanScratchBytes);
+    CHECK(need <= kImagePlanScratchBytes);
     std::vector<std::byte> scratch(need, std::byte{0x77});
     const auto small = plan_qcow2(options, MutableBytes(scratch).first(need - 1));
     REQUIRE_FALSE(small.ok());
@@ -154,7 +154,7 @@ TEST_CASE("I10: sizes at the edges are an image or a typed error, never a wrappe
       CHECK(refused(disk(size, cluster), "size") == ErrorCode::kInvalidArgument);
     }
   }
-  CHECK(must(plan_scratch_size(disk((std::uint64_t{4} << 20) * 64 * 512, 512))) <= kPlanScratchBytes);
+  CHECK(must(plan_scratch_size(disk((std::uint64_t{4} << 20) * 64 * 512, 512))) <= kImagePlanScratchBytes);
 }
 
 TEST_CASE("I11: a backing path of 1,023 bytes is stored, one of 1,024 refused") {

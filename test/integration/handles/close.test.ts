@@ -29,6 +29,15 @@ const asyncMethods: Record<string, (runtime: Runtime, path: string) => Promise<u
   'images.rebase': ({ images }, path) => images.rebase(path, { backing: null }),
   'images.commit': (runtime, path) => runtime.images.commit(path),
   'images.resize': (runtime, path) => runtime.images.resize(path, '2M'),
+  'images.convert': ({ images }, path) => images.convert(path, `${path}-new`, { format: 'raw' }),
+  'images.compare': ({ images }, path) => images.compare(path, path),
+  'images.map': ({ images }, path) => images.map(path)[Symbol.asyncIterator]().next(),
+  'images.measure': ({ images }, path) => images.measure({ source: path, format: 'qcow2' }),
+  'images.open': ({ images }, path) => images.open(path),
+  'images.snapshots.list': ({ images }, path) => images.snapshots.list(path),
+  'images.snapshots.create': ({ images }, path) => images.snapshots.create(path, 'one'),
+  'images.snapshots.apply': ({ images }, path) => images.snapshots.apply(path, 'one'),
+  'images.snapshots.remove': ({ images }, path) => images.snapshots.remove(path, 'one'),
   rebase: (runtime, path) => runtime.rebase(path, { backing: null }),
   doctor: (runtime) => runtime.doctor(),
   create: (runtime) => runtime.create(),
@@ -44,12 +53,13 @@ const notPending = ['constructor', 'close', 'stats', 'ref', 'unref', 'resize']
 test('H20: the table of asynchronous methods is complete', () => {
   const names = (object: object) => Object.getOwnPropertyNames(Object.getPrototypeOf(object))
   const runtime = openRuntime()
-  const internal = ['rebaseAs', 'constructor']
+  const internal = ['rebaseAs', 'closeAll', 'constructor']
   const found = [
     ...names(runtime).filter((name) => !notPending.includes(name)),
     ...names(runtime.images as Images)
       .filter((name) => !internal.includes(name))
       .map((name) => `images.${name}`),
+    ...Object.keys(runtime.images.snapshots).map((name) => `images.snapshots.${name}`),
   ]
   expect(found.sort()).toEqual(Object.keys(asyncMethods).sort())
 })

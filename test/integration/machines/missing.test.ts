@@ -1,13 +1,13 @@
 // Hosts that lack what virtual machines need, as a mount namespace of its own can show one.
 import { execFile } from 'node:child_process'
-import { promisify } from 'node:util'
-import { expect, test } from 'vitest'
 import { readdirSync } from 'node:fs'
 import { tmpdir } from 'node:os'
+import { promisify } from 'node:util'
+import { expect, test } from 'vitest'
 import { runtimeOver } from '../../support/boxes.js'
 import { makeFolder } from '../../support/folder.js'
-import { machineRoot } from '../../support/machine-root.js'
 import { needMachines } from '../../support/machine.js'
+import { machineRoot } from '../../support/machine-root.js'
 
 const root = new URL('../../../', import.meta.url)
 

@@ -36,6 +36,8 @@ class Allocator {
   std::uint64_t found_references(std::uint64_t cluster) const { return in_use_.get(cluster); }
   // The cluster behind the last one that anything was found to refer to. Nothing where not all could be followed.
   std::optional<std::uint64_t> found_end() const;
+  // The cluster got another reference.
+  void raised(std::uint64_t cluster) { (void)in_use_.add(cluster, 1); }
   // The cluster lost a reference, and its stored count is `left`.
   void lowered(std::uint64_t cluster, std::uint64_t left);
 

@@ -100,7 +100,8 @@ class Checker {
       if (stored == counted && counted == 0) continue;
       // Nobody loses space to a count past the end of the file: it is no leak, but is cleared along with others.
       const bool past_end = counted == 0 && first + i >= file_clusters;
-      if (!past_end) note_end(first + i);
+      // As far as it is in use when this is over.
+      if (!past_end && (counted != 0 || !may_lower())) note_end(first + i);
       if (stored == counted) continue;
       const std::uint64_t offset = (first + i) << geometry_.cluster_bits;
       const std::string numbers = "refcount " + std::to_string(stored) + ", referred to " + std::to_string(counted) +

@@ -13,16 +13,16 @@ LayerInfo describe(const ImageState& image) {
   info.encrypted = header.crypt_method != 0;
   info.snapshots = image.shown_snapshots;
 
-  const auto add = [&](const char* name, std::variant<bool, std::uint64_t, std::string> value) {
+  const auto add = [&](const char* name, decltype(SpecificValue::value) value) {
     info.specific.push_back({name, std::move(value)});
   };
   add("compat", std::string(header.version == 2 ? "0.10" : "1.1"));
   add("compression-type", std::string(header.compression_type == 0   ? "zlib"
                                       : header.compression_type == 1 ? "zstd"
                                                                      : "unknown"));
+  if (header.version >= 3) add("lazy-refcounts", (header.compatible & kLazyRefcounts) != 0);
   add("refcount-bits", std::uint64_t{1} << header.geometry.refcount_order);
   if (header.version >= 3) {
-    add("lazy-refcounts", (header.compatible & kLazyRefcounts) != 0);
     add("corrupt", info.corrupt);
     add("extended-l2", header.has(Incompatible::kExtendedL2));
   }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "image/printable.h"
+
 namespace sluicebox::image::qcow2 {
 
 namespace {
@@ -71,6 +73,29 @@ Status map_metadata(ImageState& image, const CancelToken& cancel) {
   return {};
 }
 
+// From here on the active L1 table is the snapshot's, whose L2 tables and clusters nobody writes to.
+Status show_snapshot(ImageState& image, const std::string& id_or_name) {
+  Header& header = image.header;
+  const Snapshot* snapshot = find_snapshot(image.snapshots, image.shown_snapshots, id_or_name);
+  if (snapshot == nullptr) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "snapshot: the image has none with the id or name " + image::printable(id_or_name))
+        .on(image.file.path())
+        .advise("info tells which it has");
+  }
+  const std::uint64_t disk_bytes = snapshot->disk_bytes.value_or(header.size);
+  if (snapshot->l1_entries < image.geometry().l1_entries_for(disk_bytes)) {
+    return image.corrupt("a snapshot's L1 table is too small for its disk", snapshot->l1_offset);
+  }
+  if (snapshot->l1_entries != 0 && !image.geometry().valid_cluster_offset(snapshot->l1_offset)) {
+    return image.corrupt("a snapshot's L1 table is not at a cluster's offset", snapshot->l1_offset);
+  }
+  header.size = disk_bytes;
+  header.l1_offset = snapshot->l1_entries == 0 ? 0 : snapshot->l1_offset;
+  header.l1_size = snapshot->l1_entries;
+  return {};
+}
+
 }  // namespace
 
 ImageState::ImageState(File& image_file, Header parsed, const LoadOptions& options)
@@ -127,6 +152,7 @@ Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& op
   TRY(image->tables.take(head.size() + snapshots.memory_bytes()));
   image->snapshots = std::move(snapshots.entries);
   image->shown_snapshots = std::move(snapshots.shown);
+  if (options.snapshot) TRY(show_snapshot(*image, *options.snapshot));
   if (options.header_only) return image;
   // The last part is the table that each cache is sure to hold.
   TRY(image->tables.take(std::uint64_t{image->header.l1_size} * 8 + image->geometry().cluster()));

@@ -5,6 +5,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -24,6 +25,8 @@ struct LoadOptions {
   bool writable = false;                             // a writer comes back to its tables, a reader passes them once
   std::shared_ptr<MetadataBudget> budget = nullptr;  // absent: one of its own
   const CancelToken* cancel = nullptr;               // absent: it cannot be cancelled
+  // Present: the disk is the one that this internal snapshot shows, to be read only.
+  std::optional<std::string> snapshot = std::nullopt;
 };
 
 struct ImageState {

@@ -19,11 +19,14 @@ struct L2Entry {
   const char* damage = nullptr;  // why the entry must not be followed
 };
 
+// Of the descriptor of a compressed cluster: its lower bits are the offset, those above count sectors.
+constexpr unsigned compressed_offset_bits(const Geometry& geometry) { return 62 - (geometry.cluster_bits - 8); }
+
 inline L2Entry decode_l2(std::uint64_t raw, const Geometry& geometry, unsigned version) {
   L2Entry entry;
   entry.copied = (raw & kEntryCopied) != 0;
   if ((raw & kEntryCompressed) != 0) {
-    const unsigned offset_bits = 62 - (geometry.cluster_bits - 8);
+    const unsigned offset_bits = compressed_offset_bits(geometry);
     entry.kind = EntryKind::kCompressed;
     entry.host = raw & ((std::uint64_t{1} << offset_bits) - 1);
     const std::uint64_t more_sectors = (raw & (kEntryCompressed - 1)) >> offset_bits;

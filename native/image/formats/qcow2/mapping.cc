@@ -9,8 +9,7 @@ namespace {
 
 // Whether `next`, at `expected_host`, goes on where an extent of `kind` stopped.
 bool continues(EntryKind kind, const L2Entry& next, std::uint64_t expected_host) {
-  return next.kind == kind && kind != EntryKind::kCompressed &&
-         (kind != EntryKind::kData || next.host == expected_host);
+  return next.kind == kind && kind != EntryKind::kCompressed && next.host == expected_host;
 }
 
 class ExtentFinder {
@@ -61,11 +60,12 @@ class ExtentFinder {
 
   bool accept(const L2Entry& entry) {
     if (started_) {
-      return continues(extent_.kind, entry, extent_.host + (at_ - offset_));
+      return continues(extent_.kind, entry, extent_.host == 0 ? 0 : extent_.host + (at_ - offset_));
     }
     started_ = true;
     extent_.kind = entry.kind;
-    extent_.host = entry.kind == EntryKind::kData ? entry.host + geometry_.in_cluster(offset_) : entry.host;
+    const bool in_place = entry.kind == EntryKind::kData || (entry.kind == EntryKind::kZero && entry.host != 0);
+    extent_.host = in_place ? entry.host + geometry_.in_cluster(offset_) : entry.host;
     extent_.compressed_bytes = entry.bytes;
     return true;
   }

@@ -45,6 +45,7 @@ Status check_options(const PlanOptions& options) {
   if (options.version == 2 && options.refcount_bits != 16) return invalid("refcountBits must be 16 in version 2");
   if (options.version == 2 && options.lazy_refcounts) return invalid("lazyRefcounts needs version 3");
   if (options.version == 2 && options.extended_l2) return invalid("extendedL2 needs version 3");
+  if (options.version == 2 && options.zstd) return invalid("compression 'zstd' needs version 3");
   if (options.extended_l2) return Error(ErrorCode::kUnsupported, "extendedL2 is not supported yet");
   if (options.virtual_size % kSectorBytes != 0) {
     return invalid("size must be a multiple of 512, got " + std::to_string(options.virtual_size));
@@ -131,45 +132,29 @@ Result<Layout> lay_out(const PlanOptions& options) {
   header.geometry.cluster_bits = static_cast<unsigned>(std::countr_zero(options.cluster_size));
   header.geometry.refcount_order = static_cast<unsigned>(std::countr_zero(options.refcount_bits));
   header.compatible = options.lazy_refcounts ? kLazyRefcounts : 0;
+  if (options.zstd) {
+    header.incompatible = static_cast<std::uint64_t>(Incompatible::kCompression);
+    header.compression_type = 1;
+  }
   TRY(place_tables(layout));
   TRY(place_head(options, layout));
   return layout;
 }
 
-// Hands out the scratch buffer front to back.
-class PlanBuilder {
- public:
-  PlanBuilder(Plan& plan, MutableBytes scratch) : plan_(plan), scratch_(scratch) {}
-
-  MutableBytes add(std::uint64_t offset, std::size_t length) {
-    const MutableBytes bytes = scratch_.first(length);
-    scratch_ = scratch_.subspan(length);
-    std::memset(bytes.data(), 0, bytes.size());
-    plan_.writes[plan_.write_count++] = {offset, bytes};
-    plan_.total_metadata_bytes += length;
-    plan_.minimum_file_size = std::max(plan_.minimum_file_size, offset + length);
-    return bytes;
-  }
-
- private:
-  Plan& plan_;
-  MutableBytes scratch_;
-};
-
 }  // namespace
 
 Result<std::size_t> plan_scratch_size(const PlanOptions& options) { return TRY(lay_out(options)).scratch(); }
 
-Result<Plan> plan_qcow2(const PlanOptions& options, MutableBytes scratch) {
+Result<ImagePlan> plan_qcow2(const PlanOptions& options, MutableBytes scratch) {
   const Layout layout = TRY(lay_out(options));
   if (scratch.size() < layout.scratch()) {
     return invalid("scratch has " + std::to_string(scratch.size()) + " bytes, the plan needs " +
                    std::to_string(layout.scratch()));
   }
   const Header& header = layout.header;
-  Plan plan;
-  PlanBuilder builder(plan, scratch);
-  std::memcpy(builder.add(0, layout.head.size()).data(), layout.head.data(), layout.head.size());
+  ImagePlan plan;
+  ImagePlanBuilder builder(plan, scratch);
+  builder.add(0, layout.head);
   const MutableBytes table = builder.add(header.refcount_table_offset, layout.table_bytes());
   for (std::uint64_t i = 0; i < layout.refcount_blocks; ++i) {
     store_be64(table.data() + i * 8, layout.blocks_offset() + (i << header.geometry.cluster_bits));

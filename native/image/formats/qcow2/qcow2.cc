@@ -1,6 +1,7 @@
 #include "image/formats/qcow2/qcow2.h"
 
 #include <algorithm>
+#include <chrono>
 
 #include "base/checked.h"
 #include "image/formats/qcow2/backing_update.h"
@@ -10,6 +11,7 @@
 #include "image/formats/qcow2/feature_names.h"
 #include "image/formats/qcow2/image_state.h"
 #include "image/formats/qcow2/mapping.h"
+#include "image/formats/qcow2/refcounts.h"
 #include "image/formats/qcow2/writer.h"
 
 namespace sluicebox::image::qcow2 {
@@ -29,11 +31,17 @@ class Qcow2Block final : public Block {
   LayerInfo info() const override { return describe(*image_); }
   std::optional<BackingReference> backing() const override { return image_->header.backing; }
   bool has_internal_snapshots() const override { return image_->header.snapshot_count != 0; }
+  Result<std::unique_ptr<Block>> open_snapshot(const std::string& id_or_name) const override;
 
   Status read(std::uint64_t offset, MutableBytes out) override;
   Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
+  Result<bool> maps_holes() const override;
   Status write(std::uint64_t offset, Bytes data) override;
   Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
+  Result<std::unique_ptr<UnitPacker>> make_packer() const override {
+    return make_cluster_packer(compression(), allocation_unit());
+  }
+  Status write_packed(std::uint64_t offset, Bytes packed) override;
   Status flush() override { return writer_ ? writer_->flush() : ok_status(); }
   Status may_be_written(Writing what) const override;
   Status prepare_to_write(Writing what, ProgressSink& progress, const CancelToken& cancel) override;
@@ -48,6 +56,13 @@ class Qcow2Block final : public Block {
   Status make_room(std::uint64_t size) override;
   Status resize(std::uint64_t size) override;
   Status make_empty() override;
+  Status create_snapshot(const std::string& name, ProgressSink& progress, const CancelToken& cancel) override;
+  Status apply_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel) override {
+    return change_snapshots(cancel, [&] { return writer_->apply_snapshot(id_or_name, progress, cancel); });
+  }
+  Status remove_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel) override {
+    return change_snapshots(cancel, [&] { return writer_->remove_snapshot(id_or_name, progress, cancel); });
+  }
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
@@ -55,11 +70,14 @@ class Qcow2Block final : public Block {
  private:
   Status repair_unclean(ProgressSink& progress, const CancelToken& cancel);
   Status prepare_silently();
+  template <typename Change>
+  Status change_snapshots(const CancelToken& cancel, const Change& change);
   Status reload(const CancelToken& cancel);
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
+  Compression compression() const { return static_cast<Compression>(image_->header.compression_type); }
   Error read_only() const {
     return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
   }
@@ -170,7 +188,7 @@ Status Qcow2Block::read_extent(const Extent& extent, std::uint64_t offset, Mutab
     return {};
   }
   const Geometry& geometry = image_->geometry();
-  if (!inflater) inflater.emplace();
+  if (!inflater) inflater.emplace(compression());
   std::vector<std::byte> stream(std::min(extent.compressed_bytes, image_->file_end - extent.host));
   TRY(read_exact(image_->file, extent.host, stream, "a compressed cluster"));
   if (out.size() == geometry.cluster()) {
@@ -197,6 +215,7 @@ Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t lengt
       break;
     case EntryKind::kZero:
       status.mapping = Mapping::kZero;
+      if (first.host != 0) status.host_offset = first.host;
       break;
     case EntryKind::kData:
       status.mapping = Mapping::kData;
@@ -216,6 +235,21 @@ Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t lengt
   return status;
 }
 
+// One counted cluster in ten, or more, has no space. The threshold is QEMU's (qcow2_detect_metadata_preallocation), so
+// that both tell the same.
+Result<bool> Qcow2Block::maps_holes() const {
+  const Geometry& geometry = image_->geometry();
+  const std::uint64_t with_space = TRY(image_->file.allocated_bytes()) >> geometry.cluster_bits;
+  const std::uint64_t threshold = std::max(with_space * 10 / 9, with_space + 2);
+  const std::uint64_t clusters = geometry.clusters_for(image_->file_end);
+  Refcounts refcounts(*image_);
+  std::uint64_t counted = 0;
+  for (std::uint64_t cluster = 0; cluster < clusters && counted < threshold; ++cluster) {
+    if (TRY(refcounts.get(cluster)) != 0) ++counted;
+  }
+  return counted >= threshold;
+}
+
 Status Qcow2Block::write(std::uint64_t offset, Bytes data) {
   TRY(writable(offset, data.size()));
   if (data.empty()) return {};
@@ -228,6 +262,21 @@ Status Qcow2Block::write_zeros(std::uint64_t offset, std::uint64_t length) {
   if (length == 0) return {};
   TRY(prepare_silently());
   return writer_->write_zeros(offset, length);
+}
+
+Status Qcow2Block::write_packed(std::uint64_t offset, Bytes packed) {
+  TRY(writable(offset, 0));
+  TRY(within(offset, 1, size()));
+  if (packed.empty() || packed.size() >= allocation_unit()) {
+    return Error(ErrorCode::kInternal, "a packed cluster that is no smaller than a cluster");
+  }
+  TRY(prepare_silently());
+  return writer_->write_packed(offset, packed);
+}
+
+Result<std::unique_ptr<Block>> Qcow2Block::open_snapshot(const std::string& id_or_name) const {
+  return open_qcow2(image_->file,
+                    {.budget = image_->tables.budget(), .cancel = options_.cancel, .snapshot = id_or_name});
 }
 
 Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
@@ -285,6 +334,26 @@ Status Qcow2Block::make_empty() {
   return writer_->trim();
 }
 
+// The writer and its tables are of before: whatever became of the change, all is read anew.
+template <typename Change>
+Status Qcow2Block::change_snapshots(const CancelToken& cancel, const Change& change) {
+  if (!writer_) return read_only();
+  TRY(prepare_silently());
+  TRY(change());
+  return reload(cancel);
+}
+
+Status Qcow2Block::create_snapshot(const std::string& name, ProgressSink& progress, const CancelToken& cancel) {
+  using std::chrono::nanoseconds, std::chrono::seconds, std::chrono::floor;
+  const auto now = std::chrono::system_clock::now().time_since_epoch();
+  const NewSnapshot wanted{
+      .id = {},
+      .name = name,
+      .seconds = floor<seconds>(now).count(),
+      .nanoseconds = static_cast<std::uint32_t>(floor<nanoseconds>(now - floor<seconds>(now)).count())};
+  return change_snapshots(cancel, [&] { return writer_->create_snapshot(wanted, progress, cancel); });
+}
+
 Status Qcow2Block::preallocate(ProgressSink& progress, const CancelToken& cancel) {
   TRY(writable(0, 0));
   if (image_->header.backing) {
@@ -314,7 +383,8 @@ Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options
   auto image = TRY(load_image(file, {.header_only = options.info_only,
                                      .writable = options.writable,
                                      .budget = options.budget,
-                                     .cancel = options.cancel}));
+                                     .cancel = options.cancel,
+                                     .snapshot = options.snapshot}));
   const std::string feature = unreadable_feature(image->header);
   if (!feature.empty() && !options.info_only) return unsupported(file, feature);
   auto block = std::make_unique<Qcow2Block>(std::move(image), options);

@@ -4,6 +4,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "base/cancel.h"
 #include "base/result.h"
@@ -19,8 +21,9 @@ struct OpenOptions {
   bool for_repair = false;
   // Opened by info: features that cannot be read yet are reported by info(), and read() refuses them by name.
   bool info_only = false;
-  std::shared_ptr<MetadataBudget> budget = nullptr;  // shared with the layers that are open beside; absent: its own
-  const CancelToken* cancel = nullptr;               // heard while it is opened
+  std::shared_ptr<MetadataBudget> budget = nullptr;    // shared with the layers that are open beside; absent: its own
+  const CancelToken* cancel = nullptr;                 // heard while it is opened
+  std::optional<std::string> snapshot = std::nullopt;  // show what this one, by id or name, has kept; never writable
 };
 
 // `file` outlives the block. Writable: a dirty image (lazy refcounts) is repaired before the first write, a corrupt one

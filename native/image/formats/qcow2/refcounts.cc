@@ -59,6 +59,11 @@ Status Refcounts::set(std::uint64_t cluster, std::uint64_t value) {
 
 Status Refcounts::take(std::uint64_t cluster) { return set(cluster, 1); }
 
+Status Refcounts::raise(std::uint64_t cluster) {
+  const std::uint64_t count = TRY(get(cluster));
+  return set(cluster, count + 1);
+}
+
 Result<std::uint64_t> Refcounts::lower(std::uint64_t cluster) {
   const std::uint64_t count = TRY(get(cluster));
   if (count == 0) {

@@ -25,6 +25,8 @@ class Refcounts {
   Result<std::uint64_t> get(std::uint64_t cluster);
   // From 0 to 1. The cluster's block exists.
   Status take(std::uint64_t cluster);
+  // One more, of a cluster that is counted already. The caller knows that the width has room for it.
+  Status raise(std::uint64_t cluster);
   // Returns what is left.
   Result<std::uint64_t> lower(std::uint64_t cluster);
 

@@ -8,6 +8,7 @@ namespace sluicebox::image::qcow2 {
 namespace {
 
 constexpr std::size_t kFixedBytes = 40;
+constexpr std::uint64_t kNoInstructionCount = ~std::uint64_t{0};
 
 Error corrupt(const File& file, std::string what, std::uint64_t offset) {
   return Error(ErrorCode::kImageCorrupt, "snapshot table: " + std::move(what)).on(file.path()).at(offset);
@@ -37,6 +38,10 @@ class Reader {
     const std::uint64_t used = kFixedBytes + extra_bytes + id_bytes + name_bytes;
     if (end_ - at < used) return corrupt(file_, "it ends past the file or above 64 MiB", at);
     snapshot.entry_bytes = (used + 7) / 8 * 8;
+    std::array<std::byte, 24> extra;
+    const std::size_t known = std::min<std::size_t>(extra_bytes, extra.size()) / 8 * 8;
+    TRY(read_exact(file_, at + kFixedBytes, MutableBytes(extra).first(known), "the snapshot table"));
+    if (known >= 16) snapshot.disk_bytes = load_be64(extra.data() + 8);
     table_.entries.push_back(snapshot);
 
     text_bytes_ += id_bytes + name_bytes;
@@ -45,10 +50,10 @@ class Reader {
     shown.seconds = load_be32(raw.data() + 16);
     shown.nanoseconds = load_be32(raw.data() + 20);
     shown.vm_state_bytes = load_be32(raw.data() + 32);
-    if (extra_bytes >= 8) {
-      std::array<std::byte, 8> state;
-      TRY(read_exact(file_, at + kFixedBytes, state, "the snapshot table"));
-      shown.vm_state_bytes = load_be64(state.data());
+    shown.vm_clock_ns = load_be64(raw.data() + 24);
+    if (known >= 8) shown.vm_state_bytes = load_be64(extra.data());
+    if (known >= 24 && load_be64(extra.data() + 16) != kNoInstructionCount) {
+      shown.icount = load_be64(extra.data() + 16);
     }
     shown.id = TRY(read_text(file_, at + kFixedBytes + extra_bytes, id_bytes));
     shown.name = TRY(read_text(file_, at + kFixedBytes + extra_bytes + id_bytes, name_bytes));
@@ -91,6 +96,16 @@ Result<SnapshotTable> read_snapshot_table(const File& file, const Header& header
     at += reader.last_entry_bytes();
   }
   return reader.take();
+}
+
+const Snapshot* find_snapshot(const std::vector<Snapshot>& entries, const std::vector<InternalSnapshot>& shown,
+                              const std::string& id_or_name) {
+  for (const auto key : {&InternalSnapshot::id, &InternalSnapshot::name}) {
+    for (std::size_t i = 0; i < shown.size(); ++i) {
+      if (shown[i].*key == id_or_name) return &entries[i];
+    }
+  }
+  return nullptr;
 }
 
 std::uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots) {

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "base/cancel.h"
@@ -19,7 +21,8 @@ namespace sluicebox::image::qcow2 {
 struct Snapshot {
   std::uint64_t l1_offset = 0;
   std::uint32_t l1_entries = 0;
-  std::uint64_t entry_bytes = 0;  // in the table, padding included
+  std::uint64_t entry_bytes = 0;                           // in the table, padding included
+  std::optional<std::uint64_t> disk_bytes = std::nullopt;  // absent (version 2): the disk's present size
 };
 
 struct SnapshotTable {
@@ -31,6 +34,9 @@ struct SnapshotTable {
 // Bounded by the limits of layout.h and by what the file holds.
 Result<SnapshotTable> read_snapshot_table(const File& file, const Header& header, std::uint64_t file_size,
                                           const CancelToken& cancel);
+// The entry that `shown` gives this id, or else this name; nothing when none does.
+const Snapshot* find_snapshot(const std::vector<Snapshot>& entries, const std::vector<InternalSnapshot>& shown,
+                              const std::string& id_or_name);
 std::uint64_t snapshot_table_bytes(const std::vector<Snapshot>& snapshots);
 
 }  // namespace sluicebox::image::qcow2

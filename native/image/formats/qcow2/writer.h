@@ -23,6 +23,7 @@
 #include "image/formats/qcow2/image_state.h"
 #include "image/formats/qcow2/l2_entry.h"
 #include "image/formats/qcow2/refcounts.h"
+#include "image/formats/qcow2/snapshot_entry.h"
 
 namespace sluicebox::image::qcow2 {
 
@@ -37,6 +38,8 @@ class Writer {
   // Ranges of whole clusters, inside the disk; the last one may be cut by its end.
   Status write(std::uint64_t offset, Bytes data);
   Status write_zeros(std::uint64_t offset, std::uint64_t length);
+  // One cluster, as the stream that inflates to it.
+  Status write_packed(std::uint64_t offset, Bytes stream);
   // Maps every cluster of an image that has none to fresh clusters, which read as zeros.
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
   // Room for a disk of so many bytes: an L1 table for it, and nothing mapped behind the present end. The disk stays as
@@ -49,6 +52,11 @@ class Writer {
   // Flushes, and cuts the end of the file off that nothing uses.
   Status trim();
   Status flush();
+  // Internal snapshots. Nothing is written after one of these: the image is to be loaded anew. `wanted`: its name and
+  // time. kSnapshotExists, kSnapshotNotFound, kUnsupported where no more can be counted.
+  Status create_snapshot(const NewSnapshot& wanted, ProgressSink& progress, const CancelToken& cancel);
+  Status apply_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel);
+  Status remove_snapshot(const std::string& id_or_name, ProgressSink& progress, const CancelToken& cancel);
   // Before a change of the header alone: refuses an image marked corrupt, clears what would not be kept up to date.
   Status prepare_header();
 
@@ -61,6 +69,9 @@ class Writer {
   Result<std::uint64_t> overwrite(const CachedTable& table, std::uint64_t index, Bytes data);
   Result<std::uint64_t> write_new(CachedTable& table, std::uint64_t index, Bytes data);
   Status give_back(const ClusterRun& run, std::uint64_t from);
+  Status write_stream(std::uint64_t offset, Bytes stream);
+  Result<std::uint64_t> place_stream(std::uint64_t bytes);
+  Status pad_file();
 
   Result<std::shared_ptr<CachedTable>> table_for(std::uint64_t l1_index);
   Result<L2Entry> entry_at(const CachedTable& table, std::uint64_t index) const;
@@ -84,6 +95,25 @@ class Writer {
   Status lower_released();
   void mark_corrupt();
 
+  // writer_snapshots.cc
+  Status begin_snapshots(ProgressSink& progress, const CancelToken& cancel);
+  Result<std::vector<std::byte>> read_snapshots();
+  Result<std::size_t> find_snapshot_index(const std::string& id_or_name);
+  Result<std::vector<std::uint64_t>> l1_of(const Snapshot& snapshot);
+  template <typename Visit>
+  Status walk_tree(const std::vector<std::uint64_t>& l1, const Visit& visit);
+  Status require_countable(const std::vector<std::uint64_t>& l1);
+  Status raise_tree(const std::vector<std::uint64_t>& l1);
+  Status release_tree(const std::vector<std::uint64_t>& l1);
+  void release_run(std::uint64_t offset, std::uint64_t bytes);
+  Status drop_flags(const std::vector<std::uint64_t>& l1, bool active);
+  Status set_flags();
+  Result<std::uint64_t> place(Bytes bytes);
+  Result<std::uint64_t> place_l1(const std::vector<std::uint64_t>& l1);
+  Status switch_snapshots(const std::vector<std::byte>& table, std::uint32_t count);
+  Status switch_header(std::uint64_t offset, Bytes fields);
+  Status mark_unclean(bool unclean);
+
   ImageState& image_;
   Refcounts refcounts_;
   Allocator allocator_;
@@ -94,6 +124,7 @@ class Writer {
   bool l1_moved_ = false;                // the header is still to be told
   std::vector<std::uint64_t> released_;  // host clusters
   std::uint64_t kept_end_ = 0;           // what is on disk may refer to anything below this
+  std::uint64_t packed_end_ = 0;         // the next stream may follow here, in a cluster that others share; 0: nowhere
   std::optional<Error> failed_;          // after a failed step nothing more is written
 };
 

@@ -19,6 +19,8 @@ Status Writer::flush_steps() {
   const auto pointers = [&] { return !dirty_tables_.empty() || !dirty_l1_.empty() || l1_moved_; };
   const bool counts = refcounts_.dirty_blocks() != 0 || refcounts_.table_dirty();
   if (!pointers() && !counts && !data_written_) return {};
+  TRY(pad_file());
+  packed_end_ = 0;  // a sector that something durable lies in is not written again
   TRY(refcounts_.write_blocks());
   TRY(refcounts_.write_moved_table());
   TRY(write_moved_l1());

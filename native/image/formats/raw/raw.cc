@@ -34,7 +34,7 @@ class RawBlock final : public Block {
     BlockStatus status;
     status.mapping = extent.data ? Mapping::kData : Mapping::kZero;
     status.length = extent.length;
-    if (extent.data) status.host_offset = offset;
+    status.host_offset = offset;
     return status;
   }
 

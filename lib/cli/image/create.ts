@@ -1,0 +1,47 @@
+// sluicebox image create: a new image; one that is there already is replaced, as by qemu-img.
+import { CommandError, parse, REASONS, refuse, UsageError } from '../arguments.js'
+import { formatOf } from '../formats.js'
+import { parseSize } from '../size.js'
+import { besideFile, type Command } from '../tool.js'
+import { formatting, optionsOf, readNewImage } from './create-options.js'
+
+export const create: Command = {
+  usage: '[-q] [-f fmt] [-b backing_file -F backing_fmt] [-o options] filename [size]',
+  async run(args, tool) {
+    const { values, positionals, allowPaths } = parse(args, {
+      object: { type: 'string', multiple: true },
+      quiet: { type: 'boolean', short: 'q' },
+      format: { type: 'string', short: 'f' },
+      backing: { type: 'string', short: 'b' },
+      'backing-format': { type: 'string', short: 'F' },
+      unsafe: { type: 'boolean', short: 'u' },
+      options: { type: 'string', short: 'o', multiple: true },
+    })
+    refuse(values, { ...REASONS, unsafe: 'an overlay over a file that cannot be opened could not be used' })
+    const format = formatOf(values.format ?? 'raw')
+    if (values.options?.some((list) => list === 'help' || list === '?')) {
+      tool.print(optionsOf(format))
+      return 0
+    }
+    const [file, asked, ...more] = positionals
+    if (file === undefined || more.length > 0) throw new UsageError('Expecting an image file name and a size')
+    const image = readNewImage(format, values.options ?? [])
+    const backing = values.backing ?? image.backing
+    const backingFormat = formatOf(values['backing-format']) ?? image.backingFormat
+    const size = asked === undefined ? image.size : parseSize(asked)
+    if (backing === undefined && size === undefined)
+      throw new CommandError(`${file}: Image creation needs a size parameter`)
+    if (backing !== undefined && backingFormat === undefined)
+      throw new CommandError(
+        `${file}: the format of the backing file ${backing} must be named, with -F: it is not guessed`,
+      )
+    const over =
+      backing === undefined ? undefined : { path: backing, format: backingFormat as NonNullable<typeof backingFormat> }
+    const named = over ? [file, besideFile(file, over.path)] : [file]
+    const made = await tool.withImages({ named, allowed: allowPaths }, (images) =>
+      images.create(file, { ...image.options, size, backing: over, overwrite: true, signal: tool.io.signal }),
+    )
+    if (!values.quiet) tool.print(formatting(file, { ...image, backing, backingFormat }, size ?? made.virtualBytes))
+    return 0
+  },
+}

@@ -1,0 +1,22 @@
+// measure.h: how large a qcow2 file gets.
+// Knows: the format's layout. Does not know: files, images. The counts are QEMU's (qcow2_measure), metadata of the
+// fully allocated file included, so that both tools tell the same.
+// Threads: pure functions.
+#pragma once
+
+#include <cstdint>
+
+#include "base/result.h"
+#include "image/formats/qcow2/layout.h"
+
+namespace sluicebox::image::qcow2 {
+
+struct FileSizes {
+  std::uint64_t required = 0, fully_allocated = 0;
+};
+
+// Of a disk of `disk_bytes`, of which `data_bytes` (whole clusters) hold data. kInvalidArgument for a disk that
+// clusters of this size cannot map.
+Result<FileSizes> measure_file(const Geometry& geometry, std::uint64_t disk_bytes, std::uint64_t data_bytes);
+
+}  // namespace sluicebox::image::qcow2

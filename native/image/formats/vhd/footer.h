@@ -1,0 +1,52 @@
+// footer.h: the 512 bytes that every VHD ends with, and that all but fixed ones begin with too.
+// Knows: the format's layout. Does not know: files. What it does not understand survives a rewrite.
+// Threads: values, pure functions.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "base/bytes.h"
+#include "base/result.h"
+#include "image/formats/vhd/layout.h"
+#include "image/guid.h"
+
+namespace sluicebox::image::vhd {
+
+enum class DiskType : std::uint32_t { kFixed = 2, kDynamic = 3, kDifferencing = 4 };
+
+struct Geometry {
+  std::uint16_t cylinders = 0;
+  std::uint8_t heads = 0, sectors = 0;
+  std::uint64_t bytes() const { return std::uint64_t{cylinders} * heads * sectors * kSectorBytes; }
+};
+// The largest that a footer can tell. It stands for "more than a geometry can say": the current size counts then.
+inline constexpr Geometry kLargestGeometry{.cylinders = 65535, .heads = 16, .sectors = 255};
+
+struct Footer {
+  std::array<std::byte, kFooterBytes> raw = {};  // as it was parsed, or as it was last serialised
+  std::uint64_t data_offset = kNoOffset;         // of the dynamic header
+  std::uint32_t timestamp = 0;                   // seconds since 2000-01-01 UTC
+  std::string creator;                           // four characters
+  std::uint64_t original_size = 0, current_size = 0;
+  Geometry geometry;
+  DiskType type = DiskType::kDynamic;
+  Guid id = {};
+
+  // What a guest sees, as QEMU reckons it: the geometry's size for images of Virtual PC, of QEMU and of creators that
+  // nobody knows; the current size for those that are known to go by it, and where the geometry says no more. In whole
+  // sectors.
+  std::uint64_t disk_bytes() const;
+};
+
+// `bytes` are 512, or the 511 of old files. kImageFormat when it is no footer, kUnsupported for another version or
+// type, else kImageCorrupt.
+Result<Footer> parse_footer(Bytes bytes);
+// Over `footer.raw`, with a checksum.
+void serialize_footer(Footer& footer);
+
+// One's complement of the sum of all bytes but the four at `skip`.
+std::uint32_t checksum(Bytes bytes, std::size_t skip);
+
+}  // namespace sluicebox::image::vhd

@@ -1,0 +1,94 @@
+#include "image/formats/vhd/plan.h"
+
+#include "base/checked.h"
+#include "image/formats/vhd/dynamic_header.h"
+#include "image/formats/vhd/footer.h"
+
+namespace sluicebox::image::vhd {
+
+namespace {
+
+constexpr std::uint64_t kHeaderOffset = kFooterBytes;
+constexpr std::uint64_t kTableOffset = kHeaderOffset + kHeaderBytes;
+
+struct VhdLayout {
+  Footer footer;
+  DynamicHeader header;
+  std::uint64_t table_bytes = 0;  // whole sectors
+  std::size_t scratch() const {
+    return footer.type == DiskType::kFixed ? kFooterBytes : 2 * kFooterBytes + kHeaderBytes + table_bytes;
+  }
+};
+
+Error bad_option(std::string text) { return Error(ErrorCode::kInvalidArgument, std::move(text)); }
+
+Status check_options(const PlanOptions& options) {
+  if (options.virtual_size % kSectorBytes != 0) {
+    return bad_option("size must be a multiple of 512, got " + std::to_string(options.virtual_size));
+  }
+  if (options.virtual_size > kMaxDiskBytes) {
+    return bad_option("size: " + std::to_string(options.virtual_size) + " bytes are more than the 2040 GiB of a vhd")
+        .advise("create a vhdx");
+  }
+  // Others look for a footer in front first, and would take this one for it.
+  if (options.fixed && options.virtual_size == 0) return bad_option("size: a fixed vhd holds at least one sector");
+  if (options.fixed) return {};
+  if (!is_power_of_two(options.block_size) || options.block_size < kMinBlockBytes ||
+      options.block_size > kMaxBlockBytes) {
+    return bad_option("blockSize must be a power of two from 512 KiB to 256 MiB, got " +
+                      std::to_string(options.block_size));
+  }
+  return {};
+}
+
+Result<VhdLayout> lay_out(const PlanOptions& options) {
+  TRY(check_options(options));
+  VhdLayout layout;
+  Footer& footer = layout.footer;
+  footer.type = options.fixed ? DiskType::kFixed : DiskType::kDynamic;
+  footer.data_offset = options.fixed ? kNoOffset : kHeaderOffset;
+  footer.timestamp = options.timestamp;
+  footer.creator = "qem2";
+  footer.original_size = footer.current_size = options.virtual_size;
+  footer.geometry = kLargestGeometry;
+  footer.id = options.id;
+  store_be32(footer.raw.data() + footer_at::kCreatorVersion, 0x00050003);  // of Virtual PC 2007
+  std::memcpy(footer.raw.data() + footer_at::kCreatorHost, "Wi2k", 4);
+  serialize_footer(footer);
+  if (options.fixed) return layout;
+
+  DynamicHeader& header = layout.header;
+  header.table_offset = kTableOffset;
+  header.block_size = static_cast<std::uint32_t>(options.block_size);
+  header.max_entries = static_cast<std::uint32_t>(div_round_up(options.virtual_size, options.block_size));
+  layout.table_bytes = div_round_up(header.table_bytes(), kSectorBytes) * kSectorBytes;
+  return layout;
+}
+
+}  // namespace
+
+Result<std::size_t> plan_scratch_size(const PlanOptions& options) { return TRY(lay_out(options)).scratch(); }
+
+Result<ImagePlan> plan_vhd(const PlanOptions& options, MutableBytes scratch) {
+  const VhdLayout layout = TRY(lay_out(options));
+  if (scratch.size() < layout.scratch()) {
+    return bad_option("scratch has " + std::to_string(scratch.size()) + " bytes, the plan needs " +
+                      std::to_string(layout.scratch()));
+  }
+  ImagePlan plan;
+  ImagePlanBuilder builder(plan, scratch);
+  if (options.fixed) {
+    builder.add(options.virtual_size, layout.footer.raw);
+    return plan;
+  }
+  builder.add(0, layout.footer.raw);
+  serialize_dynamic_header(layout.header, builder.add(kHeaderOffset, kHeaderBytes));
+  if (layout.table_bytes != 0) {
+    const MutableBytes table = builder.add(kTableOffset, layout.table_bytes);
+    std::memset(table.data(), 0xff, table.size());  // every block absent, and what pads the last sector as well
+  }
+  builder.add(kTableOffset + layout.table_bytes, layout.footer.raw);
+  return plan;
+}
+
+}  // namespace sluicebox::image::vhd

@@ -1,0 +1,177 @@
+#include "image/formats/vhd/writer.h"
+
+#include <algorithm>
+#include <array>
+
+#include "base/checked.h"
+#include "image/formats/vhd/sector_bitmap.h"
+
+namespace sluicebox::image::vhd {
+
+namespace {
+
+constexpr std::uint64_t kWriterZeroChunk = 1u << 20;
+
+}  // namespace
+
+Status Writer::begin() {
+  if (!image_.damaged.empty()) {
+    // A new block could come to lie where a wrong entry points.
+    return image_.corrupt("the image cannot be written: its table of blocks is damaged", image_.header.table_offset)
+        .advise("check tells where; copy what can be read into a new image");
+  }
+  if (!image_.ends.front || !image_.ends.end) TRY(mend_footers());
+  full_.resize(image_.table.size());
+  return {};
+}
+
+Status Writer::mend_footers() {
+  serialize_footer(image_.footer);
+  if (!image_.ends.end) {
+    TRY(image_.file.write_at(next_, image_.footer.raw));
+    image_.ends.end_offset = next_;
+  }
+  if (!image_.ends.front) TRY(image_.file.write_at(0, image_.footer.raw));
+  TRY(image_.file.sync());
+  image_.ends.front = image_.ends.end = image_.footer;
+  image_.ends.file_bytes = std::max<std::uint64_t>(image_.ends.file_bytes, next_ + kFooterBytes);
+  return {};
+}
+
+Status Writer::write(std::uint64_t offset, Bytes data) {
+  TRY(begin());
+  const std::uint64_t block_size = image_.header.block_size;
+  while (!data.empty()) {
+    const std::uint64_t block = offset / block_size;
+    const std::uint64_t in_block = offset % block_size;
+    const Bytes part = data.first(std::min<std::uint64_t>(data.size(), block_size - in_block));
+    if (image_.table[block] == kAbsentBlock) TRY(place(block));
+    written_ = true;
+    TRY(image_.file.write_at(map_.data_at(block) + in_block, part));
+    TRY(show(block, in_block, in_block + part.size()));
+    offset += part.size();
+    data = data.subspan(part.size());
+  }
+  return {};
+}
+
+// Without a parent, what is not there reads as zeros already.
+Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
+  TRY(begin());
+  const std::vector<std::byte> zeros(std::min(length, kWriterZeroChunk));
+  while (length > 0) {
+    const Run run = TRY(map_.find(offset, length));
+    const bool reads_zero = !run.present && !has_parent();
+    const std::uint64_t part = reads_zero ? run.length : std::min<std::uint64_t>(run.length, zeros.size());
+    if (!reads_zero) TRY(write(offset, Bytes(zeros).first(part)));
+    offset += part;
+    length -= part;
+  }
+  return {};
+}
+
+// At the end of the file, where all behind the footer reads as zeros: the footer moves first.
+Status Writer::place(std::uint64_t block) {
+  const std::uint64_t end = next_ + image_.header.stride();
+  if (next_ / kSectorBytes >= kAbsentBlock) {
+    return Error(ErrorCode::kNoSpace, "the file is as long as its table of blocks can tell").on(image_.file.path());
+  }
+  written_ = true;
+  // Its length first: else a crash could leave a file that ends in a guest's bytes, where a footer is looked for.
+  TRY(image_.file.truncate(end + kFooterBytes));
+  TRY(image_.file.write_at(end, image_.footer.raw));
+  const std::vector<std::byte> bits(image_.header.bitmap_bytes(), has_parent() ? std::byte{0} : std::byte{0xff});
+  TRY(image_.file.write_at(next_, bits));
+  image_.table[block] = static_cast<std::uint32_t>(next_ / kSectorBytes);
+  changed_entries_.insert(block);
+  full_[block] = !has_parent();
+  next_ = end;
+  return {};
+}
+
+Status Writer::show(std::uint64_t block, std::uint64_t begin, std::uint64_t end) {
+  if (full_[block]) return {};
+  const std::uint64_t first = begin / kSectorBytes;
+  const std::uint64_t last = end / kSectorBytes;
+  const std::uint64_t all = image_.header.block_size / kSectorBytes;
+  Bitmap bits = TRY(map_.bitmap(block));
+  if (!sector_bit(bits, first) || first + same_sectors(bits, first, last) < last) {
+    set_sectors(bits, first, last);
+    map_.pending()[block] = bits;
+  }
+  full_[block] = sector_bit(bits, 0) && same_sectors(bits, 0, all) == all;
+  return {};
+}
+
+Status Writer::flush() {
+  if (!written_) return {};
+  TRY(image_.file.sync());
+  revealed_ = next_;  // from here on, what fails may have revealed a block all the same
+  if (!changed_entries_.empty() || !map_.pending().empty()) {
+    TRY(write_table());
+    for (const auto& [block, bits] : map_.pending()) TRY(image_.file.write_at(map_.bitmap_at(block), bits));
+    TRY(image_.file.sync());
+    changed_entries_.clear();
+    map_.pending().clear();
+  }
+  image_.ends.end_offset = next_;
+  image_.ends.file_bytes = next_ + kFooterBytes;
+  written_ = false;
+  return {};
+}
+
+// Sector by sector, for those are written whole or not at all.
+Status Writer::write_table() {
+  constexpr std::uint64_t kEntries = kSectorBytes / 4;
+  std::array<std::byte, kSectorBytes> sector;
+  for (auto at = changed_entries_.begin(); at != changed_entries_.end();) {
+    const std::uint64_t first = align_down(*at, kEntries);
+    const std::uint64_t offset = image_.header.table_offset + first * 4;
+    // The last sector's rest is no entry of the disk: it stays as it is.
+    TRY(read_padded(image_.file, offset, sector));
+    const std::uint64_t end = std::min<std::uint64_t>(first + kEntries, image_.table.size());
+    for (std::uint64_t i = first; i < end; ++i) store_be32(sector.data() + (i - first) * 4, image_.table[i]);
+    TRY(image_.file.write_at(offset, sector));
+    at = changed_entries_.lower_bound(first + kEntries);
+  }
+  return {};
+}
+
+void Writer::abandon() {
+  if (next_ == revealed_) return;
+  // As far as that goes: what stays behind is space that nobody points at.
+  (void)cut(revealed_);
+}
+
+Status Writer::cut(std::uint64_t end) {
+  serialize_footer(image_.footer);
+  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(image_.file.sync());
+  TRY(image_.file.truncate(end + kFooterBytes));
+  TRY(image_.file.sync());
+  next_ = revealed_ = image_.ends.end_offset = end;
+  image_.ends.end = image_.footer;
+  image_.ends.file_bytes = end + kFooterBytes;
+  return {};
+}
+
+Status Writer::make_empty() {
+  TRY(begin());
+  TRY(flush());
+  for (std::uint64_t block = 0; block < image_.table.size(); ++block) {
+    if (image_.table[block] == kAbsentBlock) continue;
+    image_.table[block] = kAbsentBlock;
+    changed_entries_.insert(block);
+  }
+  if (changed_entries_.empty()) return {};
+  TRY(write_table());
+  TRY(image_.file.sync());
+  changed_entries_.clear();
+  full_.assign(full_.size(), false);
+  std::uint64_t end = 0;
+  for (const TakenRange& range : image_.taken) end = std::max(end, range.end);
+  end = checked_align_up(end, kSectorBytes).value_or(end);
+  return end < next_ ? cut(end) : ok_status();
+}
+
+}  // namespace sluicebox::image::vhd

@@ -1,0 +1,51 @@
+// writer.h: changes what a guest sees of a dynamic or differencing VHD, in an order that a crash at any moment
+// survives. Knows: the block map. Does not know: the parent's bytes. Threads: the one writer.
+//
+// Data goes to the file at once: into blocks that are there, or into new ones at the end, which nothing points at yet.
+// Before a new block takes the footer's place, the footer is behind it: the file always ends in a footer, or in what no
+// guest wrote. flush() makes the data durable, and then what reveals it: the table's entries and the bitmaps' bits.
+#pragma once
+
+#include <cstdint>
+#include <set>
+#include <vector>
+
+#include "base/result.h"
+#include "image/formats/vhd/block_map.h"
+#include "image/formats/vhd/image_state.h"
+
+namespace sluicebox::image::vhd {
+
+class Writer {
+ public:
+  Writer(ImageState& image, BlockMap& map) : image_(image), map_(map), next_(image.ends.end_offset), revealed_(next_) {}
+
+  // Whole sectors of the disk.
+  Status write(std::uint64_t offset, Bytes data);
+  Status write_zeros(std::uint64_t offset, std::uint64_t length);
+  Status flush();
+  void abandon();
+  // A differencing image then has no block of its own.
+  Status make_empty();
+  // Both footers are sound afterwards, and durable.
+  Status mend_footers();
+  // Drops what lies behind `end`, where nothing is in use, and puts the footer there; durable on return.
+  Status cut(std::uint64_t end);
+
+ private:
+  Status begin();
+  Status place(std::uint64_t block);
+  Status show(std::uint64_t block, std::uint64_t begin, std::uint64_t end);
+  Status write_table();
+  bool has_parent() const { return image_.footer.type == DiskType::kDifferencing; }
+
+  ImageState& image_;
+  BlockMap& map_;
+  std::uint64_t next_;      // where the next block goes, and the footer is
+  std::uint64_t revealed_;  // the same, up to the blocks that the file may point at
+  bool written_ = false;
+  std::set<std::uint64_t> changed_entries_;
+  std::vector<bool> full_;  // blocks whose bits are known to be set, all of them
+};
+
+}  // namespace sluicebox::image::vhd

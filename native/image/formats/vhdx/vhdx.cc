@@ -1,0 +1,180 @@
+#include "image/formats/vhdx/vhdx.h"
+
+#include <algorithm>
+
+#include "base/checked.h"
+#include "image/formats/vhdx/block_map.h"
+#include "image/formats/vhdx/check.h"
+#include "image/formats/vhdx/image_state.h"
+#include "image/formats/vhdx/writer.h"
+#include "image/printable.h"
+
+namespace sluicebox::image::vhdx {
+
+namespace {
+
+class VhdxBlock final : public Block {
+ public:
+  VhdxBlock(std::unique_ptr<ImageState> image, const OpenOptions& options)
+      : image_(std::move(image)), info_only_(options.info_only) {
+    if (options.writable) writer_ = std::make_unique<Writer>(*image_);
+  }
+
+  DiskFormat format() const override { return DiskFormat::kVhdx; }
+  std::uint64_t size() const override { return image_->metadata.disk_bytes; }
+  std::uint64_t allocation_unit() const override { return image_->metadata.logical_sector; }
+  LayerInfo info() const override;
+  std::string identity() const override { return guid_text(image_->header.data_write, /*little_endian=*/true); }
+  std::optional<BackingReference> backing() const override;
+  Status accepts_backing(const Block& below) const override;
+
+  Status read(std::uint64_t offset, MutableBytes out) override;
+  Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
+  Status write(std::uint64_t offset, Bytes data) override {
+    TRY(writable(offset, data.size()));
+    return data.empty() ? ok_status() : writer_->write(offset, data);
+  }
+  Status write_zeros(std::uint64_t offset, std::uint64_t length) override {
+    TRY(writable(offset, length));
+    return length == 0 ? ok_status() : writer_->write_zeros(offset, length);
+  }
+  Status flush() override { return writer_ ? writer_->flush() : ok_status(); }
+  Status may_be_written(Writing what) const override;
+  Status prepare_to_write(Writing what, ProgressSink& progress, const CancelToken& cancel) override;
+  void abandon() override {
+    if (writer_) writer_->abandon();
+  }
+  Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
+
+ private:
+  Status readable(std::uint64_t offset, std::uint64_t length) const;
+  Status writable(std::uint64_t offset, std::uint64_t length) const;
+  Error read_only() const {
+    return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
+  }
+
+  std::unique_ptr<ImageState> image_;
+  const bool info_only_;
+  std::unique_ptr<Writer> writer_;
+};
+
+LayerInfo VhdxBlock::info() const {
+  const Metadata& metadata = image_->metadata;
+  LayerInfo info;
+  info.cluster_bytes = metadata.block_size;
+  info.dirty = image_->has_log();
+  const char* subformat = metadata.has_parent ? "differencing" : metadata.fixed ? "fixed" : "dynamic";
+  info.specific.push_back({.name = "subformat", .value = std::string(subformat)});
+  info.specific.push_back({.name = "id", .value = guid_text(metadata.page83, /*little_endian=*/true)});
+  info.specific.push_back({.name = "log-size", .value = std::uint64_t{image_->header.log_length}});
+  info.specific.push_back({.name = "logical-sector-size", .value = std::uint64_t{metadata.logical_sector}});
+  info.specific.push_back({.name = "physical-sector-size", .value = std::uint64_t{metadata.physical_sector}});
+  return info;
+}
+
+std::optional<BackingReference> VhdxBlock::backing() const {
+  if (!image_->metadata.has_parent) return std::nullopt;
+  return BackingReference{.path = image_->metadata.parent->path().value_or(std::string()),
+                          .format = std::string(format_name(DiskFormat::kVhdx))};
+}
+
+Status VhdxBlock::accepts_backing(const Block& below) const {
+  if (!image_->metadata.has_parent) return {};
+  const std::vector<std::string>& wanted = image_->metadata.parent->linkage;
+  if (std::ranges::find(wanted, below.identity()) != wanted.end()) return {};
+  return Error(ErrorCode::kImageChain, printable(image_->file.path()) +
+                                           " was made over another vhdx than the one that is there, or over what that "
+                                           "was before it was written to")
+      .on(image_->file.path())
+      .advise("put the image that it was made over back in its place");
+}
+
+Status VhdxBlock::readable(std::uint64_t offset, std::uint64_t length) const {
+  if (info_only_) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
+  const auto end = checked_add(offset, length);
+  if (end && *end <= size()) return {};
+  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
+}
+
+Status VhdxBlock::writable(std::uint64_t offset, std::uint64_t length) const {
+  TRY(readable(offset, length));
+  if (offset % allocation_unit() != 0 || length % allocation_unit() != 0) {
+    return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
+  }
+  if (!writer_) return read_only();
+  return may_be_written(Writing::kBytes);
+}
+
+Status VhdxBlock::may_be_written(Writing) const {
+  if (!image_->damaged.empty()) {
+    return image_->corrupt("the image cannot be written: its table of blocks is damaged", image_->regions.table.offset)
+        .advise("check tells where; copy what can be read into a new image");
+  }
+  if (!image_->metadata.has_parent) return {};
+  return Error(ErrorCode::kUnsupported,
+               printable(image_->file.path()) + " is a differencing vhdx, which is read and not written")
+      .on(image_->file.path())
+      .advise("write to a qcow2 overlay over it");
+}
+
+Status VhdxBlock::prepare_to_write(Writing what, ProgressSink&, const CancelToken&) {
+  TRY(may_be_written(what));
+  return writer_ ? writer_->begin(Writer::Change::kFile) : Status(read_only());
+}
+
+Status VhdxBlock::read(std::uint64_t offset, MutableBytes out) {
+  TRY(readable(offset, out.size()));
+  while (!out.empty()) {
+    const Run run = TRY(find_run(*image_, offset, out.size()));
+    const MutableBytes part = out.first(run.length);
+    if (run.holds == Holds::kData) {
+      TRY(read_exact(image_->file, run.host, part, "a block"));
+    } else {
+      std::memset(part.data(), 0, part.size());
+    }
+    offset += run.length;
+    out = out.subspan(run.length);
+  }
+  return {};
+}
+
+Result<BlockStatus> VhdxBlock::status(std::uint64_t offset, std::uint64_t length) {
+  TRY(readable(offset, 0));
+  if (offset >= size() || length == 0) return Error(ErrorCode::kInvalidArgument, "the range lies outside the disk");
+  const Run run = TRY(find_run(*image_, offset, std::min(length, size() - offset)));
+  BlockStatus status;
+  status.length = run.length;
+  if (run.holds == Holds::kZeros) status.mapping = Mapping::kZero;
+  if (run.holds == Holds::kData) {
+    status.mapping = Mapping::kData;
+    status.host_offset = run.host;
+  }
+  return status;
+}
+
+Result<CheckReport> VhdxBlock::check(Repair repair, ProgressSink& progress, const CancelToken& cancel) {
+  TRY(readable(0, 0));
+  if (repair != Repair::kNone && !writer_) return read_only();
+  TRY(flush());
+  return check_vhdx(*image_, repair, writer_.get(), progress, cancel);
+}
+
+}  // namespace
+
+Result<std::unique_ptr<Block>> open_vhdx(File& file, const OpenOptions& options) {
+  auto image =
+      TRY(load_image(file, {.header_only = options.info_only, .budget = options.budget, .cancel = options.cancel}));
+  const Metadata& metadata = image->metadata;
+  if (metadata.has_parent && !metadata.parent->path() && !options.info_only) {
+    return Error(ErrorCode::kImageChain,
+                 printable(file.path()) + " is a differencing vhdx, and has no name of its parent that can be read")
+        .on(file.path());
+  }
+  return std::unique_ptr<Block>(std::make_unique<VhdxBlock>(std::move(image), options));
+}
+
+bool probe_vhdx(Bytes head) {
+  return head.size() >= kFileSignatureBytes && std::memcmp(head.data(), kFileSignature, kFileSignatureBytes) == 0;
+}
+
+}  // namespace sluicebox::image::vhdx

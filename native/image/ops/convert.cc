@@ -1,0 +1,182 @@
+#include "image/ops/convert.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "base/checked.h"
+#include "image/ops/convert_ahead.h"
+#include "image/ops/convert_target.h"
+#include "image/ops/image_chain.h"
+
+namespace sluicebox::image {
+
+namespace {
+
+constexpr unsigned kMostThreads = 16;
+constexpr unsigned kThreadsByDefault = 4;
+constexpr std::uint64_t kLeastSparse = 512, kMostSparse = 2u << 20;
+
+Status require_convertible(const ConvertOptions& options) {
+  const std::uint64_t sparse = options.sparse_size;
+  if (sparse != 0 && (!is_power_of_two(sparse) || sparse < kLeastSparse || sparse > kMostSparse)) {
+    return Error(ErrorCode::kInvalidArgument,
+                 "sparseSize must be 0 or a power of two from 512 to 2 MiB, got " + std::to_string(sparse));
+  }
+  if (options.parallel > kMostThreads) {
+    return Error(ErrorCode::kInvalidArgument, "parallel must be 1 to 16, got " + std::to_string(options.parallel));
+  }
+  const auto preallocation = std::visit([](const auto& format) { return format.preallocation; }, options.target.format);
+  if (options.compress && preallocation != Preallocation::kOff) {
+    return Error(ErrorCode::kInvalidArgument, "compress: clusters that are preallocated cannot be compressed")
+        .advise("leave preallocation off");
+  }
+  return {};
+}
+
+// The source's blocks, nearest first, and what they rest on.
+struct Source {
+  ImageChain chain;
+  std::unique_ptr<Block> snapshot;  // in the place of the first one
+
+  std::vector<Block*> blocks() const {
+    std::vector<Block*> all = chain.blocks();
+    if (snapshot) all.front() = snapshot.get();
+    return all;
+  }
+  std::uint64_t size() const { return blocks().front()->size(); }
+};
+
+Result<Source> open_source(const std::string& path, const ConvertOptions& options, OperationContext& context) {
+  Source source{.chain = TRY(open_image_chain(path, options.source_format, context)), .snapshot = nullptr};
+  if (options.snapshot) {
+    source.snapshot = TRY(source.chain.layers.front().block->open_snapshot(*options.snapshot));
+  }
+  return source;
+}
+
+Status require_room(const Source& source, const CreateOptions& target) {
+  if (!target.size || *target.size >= source.size()) return {};
+  return Error(ErrorCode::kInvalidArgument, "size: the source has " + std::to_string(source.size()) + " bytes, which " +
+                                                std::to_string(*target.size) + " would cut")
+      .on(source.chain.layers.front().path)
+      .advise("convert at full size, and resize the copy with shrink: true");
+}
+
+// One file in one format has one backing, so from the first file that both chains hold, they hold the same ones.
+std::size_t layers_above(const Source& source, const std::vector<Layer>& backing) {
+  const std::vector<Layer>& layers = source.chain.layers;
+  if (backing.empty()) return layers.size();
+  // What a snapshot shows is not what its file does.
+  const std::size_t first = source.snapshot ? 1 : 0;
+  for (std::size_t i = first; i < layers.size(); ++i) {
+    if (layers[i].identity == backing.front().identity &&
+        layers[i].block->format() == backing.front().block->format()) {
+      return i;
+    }
+  }
+  return layers.size();
+}
+
+unsigned threads_for(unsigned parallel) {
+  if (parallel != 0) return parallel;
+  return std::clamp(std::thread::hardware_concurrency(), 1u, kThreadsByDefault);
+}
+
+class Conversion {
+ public:
+  Conversion(const ConvertLayers& layers, const ConvertShape& shape, ConvertTarget& target, OperationContext& context)
+      : ranges_(layers, shape.size, shape.grain, shape.everything, context.cancel),
+        size_(shape.size),
+        target_(target),
+        context_(context) {}
+
+  Status run(ConvertAhead& ahead) {
+    report(0);
+    while (true) {
+      for (ConvertWindow* window = ahead.vacant(); window != nullptr; window = ahead.vacant()) {
+        if (!TRY(feed(*window, ahead.window()))) break;
+        ahead.begin();
+      }
+      TRY(context_.cancel.check());
+      const ConvertWindow* window = ahead.front();
+      if (window == nullptr) break;
+      if (!window->outcome.ok()) return window->outcome.error();
+      for (const ConvertPart& part : window->parts) TRY(write(*window, part));
+      const std::uint64_t reached = window->ranges.back().offset + window->ranges.back().length;
+      ahead.release();
+      report(reached);
+    }
+    TRY(target_.finish());
+    report(size_);
+    return {};
+  }
+
+ private:
+  void report(std::uint64_t done) { context_.progress.report({.phase = "convert", .done = done, .total = size_}); }
+
+  Result<bool> feed(ConvertWindow& window, std::uint64_t room) {
+    while (window.length < room) {
+      if (part_.length == 0) {
+        const auto range = TRY(ranges_.next());
+        if (!range) break;
+        part_ = *range;
+      }
+      const std::uint64_t length = std::min(part_.length, room - window.length);
+      window.ranges.push_back({.offset = part_.offset, .length = length});
+      window.length += length;
+      part_ = {.offset = part_.offset + length, .length = part_.length - length};
+    }
+    return window.length != 0;
+  }
+
+  Status write(const ConvertWindow& window, const ConvertPart& part) {
+    switch (part.kind) {
+      case PartKind::kZeros:
+        return target_.write_zeros(part.range.offset, part.range.length);
+      case PartKind::kPacked:
+        return target_.write_packed(part.range.offset, Bytes(window.packed).subspan(part.place, part.packed_bytes));
+      case PartKind::kBytes:
+        break;
+    }
+    return target_.write(part.range.offset, window.bytes.bytes().subspan(part.place, part.range.length));
+  }
+
+  ConvertRanges ranges_;
+  const std::uint64_t size_;
+  ConvertTarget& target_;
+  OperationContext& context_;
+  DiskRange part_;  // what is left of the range taken last
+};
+
+Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& target, std::uint64_t disk_bytes,
+            const std::vector<Layer>& backing, OperationContext& context) {
+  ConvertLayers layers{
+      .source = source.blocks(), .backing = blocks_of(backing), .own_layers = layers_above(source, backing)};
+  const ConvertShape shape{.size = disk_bytes,
+                           .unit = target.unit(),
+                           .grain = std::max(target.unit(), options.sparse_size),
+                           .everything = options.sparse_size == 0,
+                           .threads = threads_for(options.parallel)};
+  const std::unique_ptr<ConvertAhead> ahead = TRY(ConvertAhead::make(layers, shape, target));
+  return Conversion(layers, shape, target, context).run(*ahead);
+}
+
+}  // namespace
+
+Result<ImageInfo> convert_image(const std::string& source_path, const std::string& target,
+                                const ConvertOptions& options, OperationContext& context) {
+  TRY(context.cancel.check());
+  TRY(require_convertible(options));
+  const Source source = TRY(open_source(source_path, options, context));
+  TRY(require_room(source, options.target));
+  CreateOptions create = options.target;
+  if (!create.size) create.size = source.size();
+  const NewContent content{.compress = options.compress,
+                           .write = [&](ConvertTarget& new_image, std::uint64_t disk_bytes, const auto& backing) {
+                             return fill(source, options, new_image, disk_bytes, backing, context);
+                           }};
+  return create_image(target, create, context, &content);
+}
+
+}  // namespace sluicebox::image

@@ -1,0 +1,30 @@
+#include "image/ops/image_chain.h"
+
+#include <utility>
+
+namespace sluicebox::image {
+
+std::vector<Block*> ImageChain::blocks() const {
+  std::vector<Block*> all;
+  all.reserve(layers.size());
+  for (const Layer& layer : layers) all.push_back(layer.block.get());
+  return all;
+}
+
+Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format,
+                                    OperationContext& context) {
+  return open_image_chain(TRY(open_layer(path, format, Access::kRead, context)), {}, context);
+}
+
+Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named,
+                                    OperationContext& context) {
+  std::vector<Layer> below = TRY(
+      open_backing_chain({.overlay = &image, .backing = image.block->backing(), .also_named = also_named}, context));
+  ImageChain chain;
+  chain.layers.reserve(below.size() + 1);
+  chain.layers.push_back(std::move(image));
+  for (Layer& layer : below) chain.layers.push_back(std::move(layer));
+  return chain;
+}
+
+}  // namespace sluicebox::image

@@ -1,0 +1,206 @@
+#include "image/ops/check.h"
+#include "image/ops/commit.h"
+#include "image/ops/create.h"
+#include "image/ops/info.h"
+#include "image/utf16.h"
+#include "test/image/operation.h"
+#include "test/image/vhd_fixture.h"
+
+namespace sluicebox::image::vhd {
+namespace {
+
+using testing::Operation;
+
+constexpr std::uint64_t kChildDisk = 2 << 20;
+constexpr std::uint64_t kLocatorAt = 8192;
+
+struct Named {
+  std::uint32_t code;
+  std::string name;
+};
+
+// A differencing image over the vhd of `parent`, without a block of its own.
+Image child_of(const Guid& parent, const std::vector<Named>& names) {
+  Image image = planned(dynamic_disk(kChildDisk));
+  const Image footer(image.end() - kFooterBytes, image.end());
+  image.resize(image.size() - kFooterBytes);
+  image.resize(kLocatorAt);
+  edit_header(image, [&](DynamicHeader& header) {
+    header.parent_id = parent;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      const auto text = names[i].code == kMacUrl
+                            ? std::optional(Image(as_bytes(names[i].name).begin(), as_bytes(names[i].name).end()))
+                            : utf16_of_utf8(names[i].name, /*big_endian=*/false);
+      header.locators[i] = {.code = names[i].code,
+                            .space = 512,
+                            .length = static_cast<std::uint32_t>(text->size()),
+                            .offset = image.size()};
+      const std::size_t at = image.size();
+      image.resize(at + 512);
+      std::ranges::copy(*text, image.begin() + static_cast<std::ptrdiff_t>(at));
+    }
+  });
+  image.insert(image.end(), footer.begin(), footer.end());
+  edit_footers(image, [](Footer& each) {
+    each.type = DiskType::kDifferencing;
+    each.id = id_of(0x22);
+  });
+  return image;
+}
+
+Image parent_image() {
+  MemoryFile file(planned(dynamic_disk(kChildDisk)));
+  auto block = open_writable(file);
+  must(block->write(0, testing::pattern(kChildDisk - kSmallBlock, 1)));
+  must(block->flush());
+  return file.bytes();
+}
+
+// The child's own sectors, written here: 3 to 5 of its first block.
+Image written_child(const std::vector<Named>& names) {
+  MemoryFile file(child_of(id_of(0x11), names));
+  auto block = open_writable(file);
+  must(block->write(3 * 512, testing::pattern(3 * 512, 7)));
+  must(block->flush());
+  return file.bytes();
+}
+
+std::string text_of(const Image& bytes) {
+  return {reinterpret_cast<const char*>(bytes.data()), bytes.size()};  // byte to char
+}
+
+Image expected_disk() {
+  Image disk = testing::pattern(kChildDisk - kSmallBlock, 1);
+  disk.resize(kChildDisk);
+  std::ranges::copy(testing::pattern(3 * 512, 7), disk.begin() + 3 * 512);
+  return disk;
+}
+
+}  // namespace
+
+TEST_CASE("I55: a differencing vhd reads as its parent plus its own sectors, whichever way it names it") {
+  const std::vector<std::vector<Named>> all_names = {
+      {{kRelativeWindows, ".\\bases\\base.vhd"}},
+      {{kAbsoluteWindows, "C:\\elsewhere\\side.vhd"}},
+      {{kAbsoluteWindows, "D:\\gone.vhd"}, {kRelativeWindows, "bases\\base.vhd"}},
+      {{kMacUrl, "file://./bases/base.vhd"}},
+  };
+  for (const std::vector<Named>& names : all_names) {
+    CAPTURE(names.front().name);
+    const testing::TempDir directory;
+    std::filesystem::create_directory(directory.file("bases"));
+    testing::put(directory.file("bases/base.vhd"), parent_image());
+    testing::put(directory.file("side.vhd"), parent_image());
+    testing::put(directory.file("child.vhd"), written_child(names));
+    const auto bytes = testing::guest_bytes(directory.file("child.vhd"), DiskFormat::kVhd);
+    REQUIRE_MESSAGE(bytes.ok(), bytes.error().message);
+    CHECK(bytes.value() == text_of(expected_disk()));
+    Operation operation;
+    const ImageInfo info = must(image_info(directory.file("child.vhd"), {.chain = true}, operation.context));
+    CHECK(info.format == DiskFormat::kVhd);
+    REQUIRE(info.chain.size() == 2);
+    CHECK(info.backing->exists);
+    const CheckReport report = must(check_image(directory.file("child.vhd"), {}, operation.context));
+    CHECK(report.corruptions + report.leaks == 0);
+  }
+}
+
+TEST_CASE("I55: without its parent, or with another one in its place, a differencing vhd is IMAGE_CHAIN, never zeros") {
+  const testing::TempDir directory;
+  const std::string child = directory.file("child.vhd");
+  testing::put(child, written_child({{kRelativeWindows, ".\\base.vhd"}}));
+  const auto refused = [&] {
+    const auto bytes = testing::guest_bytes(child, DiskFormat::kVhd);
+    REQUIRE_FALSE(bytes.ok());
+    return bytes.error().code;
+  };
+  CHECK(refused() == ErrorCode::kImageChain);
+  Image other = parent_image();
+  edit_footers(other, [](Footer& footer) { footer.id = id_of(0x33); });
+  testing::put(directory.file("base.vhd"), other);
+  CHECK(refused() == ErrorCode::kImageChain);
+  testing::put(directory.file("base.vhd"), parent_image());
+  CHECK(testing::guest_bytes(child, DiskFormat::kVhd).ok());
+  // Info tells what it names, whether or not that is there.
+  std::filesystem::remove(directory.file("base.vhd"));
+  Operation operation;
+  const ImageInfo info = must(image_info(child, {}, operation.context));
+  CHECK(info.backing->path == "base.vhd");
+  CHECK_FALSE(info.backing->exists);
+  // Without a name that can be made out, nothing but its info is to be had.
+  testing::put(child, child_of(id_of(0x11), {}));
+  CHECK(refused() == ErrorCode::kImageChain);
+  CHECK(image_info(child, {}, operation.context).ok());
+  CHECK(image_info(child, {.chain = true}, operation.context).error().code == ErrorCode::kImageChain);
+}
+
+TEST_CASE("I43: a parent locator obeys the path policy: what lies elsewhere is not opened") {
+  const testing::TempDir directory, outside;
+  testing::put(outside.file("secret.vhd"), parent_image());
+  const std::string child = directory.file("child.vhd");
+  for (const std::string& name :
+       {"..\\" + outside.path().substr(outside.path().rfind('/') + 1) + "\\secret.vhd", outside.file("secret.vhd")}) {
+    CAPTURE(name);
+    testing::put(child, written_child({{kRelativeWindows, name}}));
+    Operation operation;
+    const auto info = image_info(child, {.chain = true}, operation.context);
+    REQUIRE_FALSE(info.ok());
+    CHECK(info.error().code == ErrorCode::kPathRefused);
+    Operation trusting({outside.path()});
+    CHECK(image_info(child, {.chain = true}, trusting.context).ok());
+  }
+  testing::put(child, written_child({{kRelativeWindows, "nbd:somewhere"}}));
+  Operation operation;
+  CHECK(image_info(child, {.chain = true}, operation.context).error().code == ErrorCode::kPathRefused);
+}
+
+TEST_CASE("I26: a differencing vhd that names itself is IMAGE_CHAIN") {
+  const testing::TempDir directory;
+  const std::string child = directory.file("child.vhd");
+  testing::put(child, written_child({{kRelativeWindows, "child.vhd"}}));
+  Operation operation;
+  CHECK(image_info(child, {.chain = true}, operation.context).error().code == ErrorCode::kImageChain);
+}
+
+TEST_CASE("I37: killed at any write or sync, a differencing vhd shows the parent's sector or its own") {
+  const Image start = written_child({{kRelativeWindows, ".\\base.vhd"}});
+  testing::survive(start, open_either, [](Block& block) {
+    must(block.write(0, testing::pattern(512, 8)));
+    must(block.write(3 * kSmallBlock, testing::pattern(2048, 9)));
+    must(block.flush());
+    must(block.write_zeros(kSmallBlock, 1024));
+    CHECK(must(block.status(kSmallBlock, 4096)).mapping == Mapping::kData);
+    CHECK(must(block.status(kSmallBlock + 1024, 512)).mapping == Mapping::kUnallocated);
+  });
+  testing::survive(start, open_either, [](Block& block) { must(block.make_empty()); });
+}
+
+TEST_CASE("I33: a differencing vhd is committed into its parent, and is empty then") {
+  const testing::TempDir directory;
+  testing::put(directory.file("base.vhd"), parent_image());
+  const std::string child = directory.file("child.vhd");
+  testing::put(child, written_child({{kRelativeWindows, ".\\base.vhd"}}));
+  const std::string before = must(testing::guest_bytes(child, DiskFormat::kVhd));
+  Operation operation;
+  const CommitResult result = must(commit_image(child, {}, operation.context));
+  CHECK(result.bytes_committed == 3 * 512);
+  CHECK(must(testing::guest_bytes(child, DiskFormat::kVhd)) == before);
+  CHECK(must(testing::guest_bytes(directory.file("base.vhd"), DiskFormat::kVhd)) == before);
+  CHECK(testing::guest_bytes_by_qemu(directory.file("base.vhd"), "vpc", directory.file("raw")) == before);
+  CHECK(must(check_image(child, {}, operation.context)).allocated_clusters == 0);
+}
+
+TEST_CASE("I14: a qcow2 overlay over a vhd records it as qemu-img names it, and both read the same") {
+  const testing::TempDir directory;
+  testing::put(directory.file("base.vhd"), parent_image());
+  Operation operation;
+  CreateOptions options{.format = Qcow2Create{}};
+  options.backing = BackingOption{.path = "base.vhd", .format = DiskFormat::kVhd};
+  const ImageInfo info = must(create_image(directory.file("over.qcow2"), options, operation.context));
+  CHECK(info.virtual_bytes == kChildDisk);
+  CHECK(info.backing->format == "vpc");
+  const std::string ours = must(testing::guest_bytes(directory.file("over.qcow2"), DiskFormat::kQcow2));
+  CHECK(ours == testing::guest_bytes_by_qemu(directory.file("over.qcow2"), "qcow2", directory.file("raw")));
+}
+
+}  // namespace sluicebox::image::vhd

@@ -1,0 +1,186 @@
+// images.convert: a guest reads from the target what it read from the source; qemu-img is the judge.
+import { readdirSync, statSync, writeFileSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import type { ConvertOptions } from '../../../lib/image-types.js'
+import { bytesOf, makeFolder } from '../../support/folder.js'
+import { openRuntime, rejection } from '../../support/producer.js'
+import { holdInQemu, program, qemuImg, qemuInfo, qemuIo } from '../../support/qemu.js'
+import { variedDisks } from '../../support/varied-disks.js'
+
+const MIB = 2 ** 20
+
+const targets: readonly ConvertOptions[] = [
+  { format: 'raw' },
+  { format: 'raw', sparseSize: 0 },
+  { format: 'raw', preallocation: 'falloc', sparseSize: '64K' },
+  { format: 'qcow2' },
+  { format: 'qcow2', compat: '0.10', clusterSize: 512 },
+  { format: 'qcow2', clusterSize: '2M', parallel: 3 },
+  { format: 'qcow2', refcountBits: 1, compress: true },
+  { format: 'qcow2', lazyRefcounts: true, preallocation: 'metadata' },
+  { format: 'qcow2', compress: true, parallel: 1 },
+  { format: 'qcow2', compress: true, compression: 'zstd', clusterSize: '4K' },
+  { format: 'qcow2', size: '7M', sparseSize: '1M' },
+]
+
+test.each(variedDisks)('I35: %s converts to every kind of target, and reads the same', async (_, make) => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const { path, format } = await make(folder)
+  const target = folder('target')
+  for (const options of targets) {
+    const info = await images.convert(path, target, { ...options, sourceFormat: format, overwrite: true })
+    expect(info).toMatchObject({ path: target, format: options.format, dirty: false })
+    // Exits with 1 when a byte differs, or the longer one does not end in zeros.
+    await qemuImg('compare', '-f', format, '-F', options.format, path, target)
+    expect(await images.compare(path, target, { formatA: format, formatB: options.format })).toMatchObject({
+      identical: true,
+    })
+    if (options.format !== 'qcow2') continue
+    expect(await images.check(target)).toMatchObject({ ok: true })
+    await qemuImg('check', '-q', target)
+    const told = (await qemuInfo(target))['format-specific'] as { data: Record<string, unknown> }
+    expect(told.data['compression-type'] ?? 'zlib').toBe(options.compression ?? 'zlib')
+  }
+})
+
+test('I35: the file does not depend on how many threads made it', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const source = folder('source.raw')
+  writeFileSync(
+    source,
+    Buffer.from(Array.from({ length: 8 * MIB }, (_, n) => (n % 97 < 50 ? n % 251 : (n * 7919) >> 8))),
+  )
+  for (const compress of [false, true]) {
+    const hashes = new Set<string>()
+    for (const parallel of [1, 2, 5, 16, undefined]) {
+      const target = folder('target.qcow2')
+      await images.convert(source, target, {
+        format: 'qcow2',
+        sourceFormat: 'raw',
+        compress,
+        parallel,
+        overwrite: true,
+      })
+      hashes.add(bytesOf(target))
+    }
+    expect(hashes.size).toBe(1)
+  }
+})
+
+test('I35: an overlay is written that holds only what its backing does not show', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [base, disk, target] = [folder('base.raw'), folder('disk.qcow2'), folder('target.qcow2')]
+  writeFileSync(base, Buffer.alloc(8 * MIB, 0x11))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', disk)
+  await qemuIo(disk, ['write -P 0x22 1M 64K', 'write -z 2M 64K', 'write -P 0x11 3M 1M'])
+  const info = await images.convert(disk, target, { format: 'qcow2', backing: { path: 'base.raw', format: 'raw' } })
+  expect(info.backing).toMatchObject({ path: 'base.raw', exists: true })
+  await qemuImg('compare', disk, target)
+  const own: number[] = []
+  for await (const { start, depth } of images.map(target)) if (depth === 0) own.push(start)
+  expect(own).toEqual([MIB, 2 * MIB])
+})
+
+test('the snapshot of a qcow2 is converted by id and by name, and nothing of the source changes', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [disk, target, before] = [folder('disk.qcow2'), folder('target.qcow2'), folder('before.raw')]
+  await qemuImg('create', '-q', '-f', 'qcow2', disk, '4M')
+  await qemuIo(disk, ['write -P 0x21 1M 64K'])
+  await qemuImg('convert', '-O', 'raw', disk, before)
+  await qemuImg('snapshot', '-c', 'clean', disk)
+  await qemuIo(disk, ['write -P 0x22 0 3M'])
+  const hash = bytesOf(disk)
+  for (const snapshot of ['clean', '1']) {
+    await images.convert(disk, target, { format: 'qcow2', snapshot, overwrite: true })
+    await qemuImg('compare', '-f', 'raw', before, target)
+  }
+  expect(await rejection(images.convert(disk, folder('x'), { format: 'raw', snapshot: 'gone' }))).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('gone'),
+  })
+  expect(bytesOf(disk)).toBe(hash)
+})
+
+test('compressed clusters of text are small, and qemu-img and 7-Zip read them', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [source, target] = [folder('source.raw'), folder('target.qcow2')]
+  const line = (n: number) => `${n}: the quick brown fox ${n * 7919} jumps over ${n % 13} lazy dogs\n`
+  await writeFile(
+    source,
+    Array.from({ length: 60_000 }, (_, n) => line(n))
+      .join('')
+      .padEnd(4 * MIB, '.')
+      .slice(0, 4 * MIB),
+  )
+  await images.convert(source, target, { format: 'qcow2', compress: true, sourceFormat: 'raw' })
+  await qemuImg('convert', '-c', '-f', 'raw', '-O', 'qcow2', source, folder('theirs.qcow2'))
+  expect(statSync(target).size).toBeLessThan(statSync(folder('theirs.qcow2')).size * 1.1)
+  const { code } = await program('7zz', ['x', '-y', `-o${folder('out')}`, '-tqcow', target])
+  expect(code).toBe(0)
+  const [name] = readdirSync(folder('out'))
+  expect((await readFile(`${folder('out')}/${name}`)).equals(await readFile(source))).toBe(true)
+})
+
+test('I56: an aborted or refused conversion leaves no target, and an old one as it was', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [source, target] = [folder('source.raw'), folder('target.qcow2')]
+  writeFileSync(source, Buffer.alloc(64 * MIB, 0x5a))
+  const stop = new AbortController()
+  const reason = new Error('not this one')
+  const aborted = images.convert(source, target, {
+    format: 'qcow2',
+    compress: true,
+    sourceFormat: 'raw',
+    parallel: 1,
+    signal: stop.signal,
+    onProgress: ({ done }) => {
+      if (done > 0) stop.abort(reason)
+    },
+  })
+  expect(await rejection(aborted)).toBe(reason)
+  expect(readdirSync(folder())).toEqual(['source.raw'])
+  writeFileSync(target, 'mine')
+  const refused = async (options: object, code: string, from = source) => {
+    expect(await rejection(images.convert(from, target, options as never))).toMatchObject({
+      code,
+      op: 'images.convert',
+    })
+    expect(readdirSync(folder()).length).toBeLessThanOrEqual(3)
+    expect(statSync(target).size).toBe(4)
+  }
+  await refused({ format: 'qcow2' }, 'IMAGE_EXISTS')
+  await refused({ format: 'qcow2', overwrite: true }, 'IMAGE_NOT_FOUND', folder('gone'))
+  await refused({ format: 'qcow2', overwrite: true, size: '1M' }, 'INVALID_ARGUMENT')
+  await refused({ format: 'raw', overwrite: true, compress: true }, 'UNSUPPORTED')
+  await refused({ format: 'qcow2', overwrite: true, compress: true, preallocation: 'full' }, 'INVALID_ARGUMENT')
+  await refused({ format: 'qcow2', overwrite: true, sparseSize: 1000 }, 'INVALID_ARGUMENT')
+  await refused({ format: 'qcow2', overwrite: true, parallel: 17 }, 'INVALID_ARGUMENT')
+  await refused({ format: 'qcow2', overwrite: true, compat: '0.10', compression: 'zstd' }, 'INVALID_ARGUMENT')
+  await refused({ format: 'qcow2', overwrite: true, clusters: 1 }, 'INVALID_ARGUMENT')
+  const held = folder('held.qcow2')
+  await images.create(held, { format: 'qcow2', size: '1M' })
+  const holder = await holdInQemu(held)
+  await refused({ format: 'raw', overwrite: true }, 'IMAGE_LOCKED', held)
+  await holder.release()
+})
+
+test('progress is in bytes of the disk, and only grows', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  writeFileSync(folder('source.raw'), Buffer.alloc(8 * MIB, 1))
+  const seen: { phase: string; done: number; total: number | null; unit: string }[] = []
+  await images.convert(folder('source.raw'), folder('target.qcow2'), {
+    format: 'qcow2',
+    sourceFormat: 'raw',
+    onProgress: (progress) => seen.push(progress),
+  })
+  expect(seen.map(({ done }) => done)).toEqual(seen.map(({ done }) => done).toSorted((a, b) => a - b))
+  for (const each of seen) expect(each).toMatchObject({ phase: 'convert', total: 8 * MIB, unit: 'bytes' })
+})
