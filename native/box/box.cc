@@ -26,6 +26,8 @@ constexpr std::chrono::seconds kOrphanPatience{2};
 constexpr std::chrono::seconds kPowerPatience{3};
 // For walls that nothing runs in any more, and for the news of QEMU's end when its guest's agent is gone.
 constexpr std::chrono::milliseconds kEmptyWalls{1000};
+// For QEMU to write out its disks once its guest turned itself off.
+constexpr std::chrono::minutes kDisksClosing{2};
 
 std::int64_t now_ms() {
   timespec now{};
@@ -377,7 +379,8 @@ void Box::session_lost(Error why, Session::End end) {
 
 void Box::await_end() {
   if (power_) return;
-  power_ = reactor_->at(Clock::now() + kEmptyWalls, [this] {
+  const std::chrono::milliseconds patience = machine_ && machine_->is_off() ? kDisksClosing : kEmptyWalls;
+  power_ = reactor_->at(Clock::now() + patience, [this] {
     power_.reset();
     process_.valid() ? end_here() : end();
   });

@@ -51,6 +51,8 @@ class Machine {
   Qmp& qmp() { return *qmp_; }
   Chain& chain(std::size_t disk);
   bool is_moving() const;
+  // Its guest runs no more, and nobody answers for it; QEMU itself still has to close the disks.
+  bool is_off() const { return shutdown_.has_value(); }
   // Hears of each step of a migration, until it is told otherwise.
   void on_migration(std::function<void(const std::string& status)> heard) { migration_ = std::move(heard); }
   // The last that the guest said, and QEMU.

@@ -65,7 +65,8 @@ Status FrameLink::send(const Header& header, Bytes payload, std::span<const int>
 Status FrameLink::flush() {
   while (!unsent_.empty()) {
     const ssize_t done = uninterrupted([&] { return ::write(fd_.get(), unsent_.data(), unsent_.size()); });
-    if (done < 0) return broken(errno);
+    // A port that its driver has reset takes nothing at all, and says that there is room.
+    if (done <= 0) return broken(done < 0 ? errno : EPIPE);
     unsent_.erase(unsent_.begin(), unsent_.begin() + done);
   }
   return ok_status();

@@ -2,11 +2,19 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <array>
 #include <cerrno>
+#include <chrono>
+#include <future>
+#include <memory>
+#include <thread>
 
 namespace sluicebox::protocol {
 
@@ -34,6 +42,19 @@ std::vector<std::byte> payload_of(std::uint32_t number, std::size_t size = kPayl
 Header header_of(std::uint32_t number) { return {.type = Type::kOutput, .channel = 1, .request = number}; }
 
 bool is_full(const Status& status) { return !status.ok() && status.error().os_error == EAGAIN; }
+
+// From here on each write() of this thread succeeds with no byte written.
+bool take_nothing() {
+  sock_filter program[] = {
+      BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(seccomp_data, nr)),
+      BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, __NR_write, 0, 1),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO),
+      BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+  };
+  const sock_fprog filter{.len = 4, .filter = program};
+  return ::prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0 &&
+         ::syscall(__NR_seccomp, SECCOMP_SET_MODE_FILTER, 0, &filter) == 0;
+}
 
 }  // namespace
 
@@ -110,6 +131,23 @@ TEST_SUITE("frames over a stream") {
     REQUIRE_FALSE(ended.ok());
     CHECK(ended.error().code == ErrorCode::kClosed);
     CHECK(ended.error().os_error == 0);
+  }
+
+  TEST_CASE("a stream that is ready and takes no byte is broken, not tried again and again") {
+    // What a virtio port does once its guest's kernel has reset it, on the way to power-off.
+    int ends[2];
+    REQUIRE(::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
+    const UniqueFd reader(ends[0]);
+    const auto sender = std::make_shared<FrameLink>(UniqueFd{ends[1]}, FrameLink::Kind::kStream);
+    while (!sender->unsent()) REQUIRE(sender->send(header_of(0), payload_of(0)).ok());
+    // Of a loop without end this thread must not be a part.
+    std::promise<Status> promise;
+    std::future<Status> flushed = promise.get_future();
+    std::thread([sender, promise = std::move(promise)]() mutable {
+      promise.set_value(take_nothing() ? sender->flush() : Status(Error(ErrorCode::kInternal, "no filter")));
+    }).detach();
+    REQUIRE(flushed.wait_for(std::chrono::minutes(1)) == std::future_status::ready);
+    CHECK(flushed.get().error().code == ErrorCode::kClosed);
   }
 }
 
