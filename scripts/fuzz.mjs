@@ -1,8 +1,11 @@
-// Runs every fuzz target that the build made, first over its corpus, then for a while: fuzz.mjs [seconds, default 10] [target]
+// Runs every fuzz target that the build made, as many at once as there are processors, first over its corpus, then for a
+// while: fuzz.mjs [seconds, default 10] [target]
+import { execFile } from 'node:child_process'
 import { existsSync, mkdirSync, readdirSync } from 'node:fs'
+import { cpus } from 'node:os'
 import { join } from 'node:path'
 import { build } from './build.mjs'
-import { capture, root } from './shell.mjs'
+import { root } from './shell.mjs'
 
 const seconds = Number(process.argv[2] ?? 10)
 const only = process.argv[3]
@@ -12,11 +15,17 @@ const targets = readdirSync(join(root, 'native/fuzz'))
   .filter((file) => file.endsWith('_fuzz.cc'))
   .map((file) => file.slice(0, -'.cc'.length))
   .filter((target) => !only || target === only)
-const failures = targets.filter((target) => !passes(target))
-console.log(`fuzz targets: ${targets.length} | ${targets.length - failures.length} passed | ${failures.length} failed`)
-process.exit(failures.length > 0 || targets.length === 0 ? 1 : 0)
+const waiting = [...targets]
+let failed = 0
+await Promise.all(cpus().map(runWaiting))
+console.log(`fuzz targets: ${targets.length} | ${targets.length - failed} passed | ${failed} failed`)
+process.exit(failed > 0 || targets.length === 0 ? 1 : 0)
 
-function passes(target) {
+async function runWaiting() {
+  for (let target = waiting.shift(); target; target = waiting.shift()) if (!(await passes(target))) failed++
+}
+
+async function passes(target) {
   const seeds = join(root, 'native/fuzz/corpus', target)
   // What a run finds goes to a corpus of its own: the committed seeds change only on purpose.
   const grown = join(root, 'build/fuzz/grown', target)
@@ -25,7 +34,7 @@ function passes(target) {
     console.error(`${target}: has no corpus in native/fuzz/corpus/${target}`)
     return false
   }
-  const { code, stdout, stderr } = capture(join(root, 'build/fuzz', target), [
+  const { code, stdout, stderr } = await run(join(root, 'build/fuzz', target), [
     `-max_total_time=${seconds}`,
     '-rss_limit_mb=2048',
     '-timeout=25',
@@ -41,4 +50,12 @@ function passes(target) {
   )
   if (code !== 0) console.error(stderr.split('\n').slice(-60).join('\n'))
   return code === 0 && Number(deepest) > 0
+}
+
+function run(program, args) {
+  return new Promise((resolve) => {
+    execFile(program, args, { maxBuffer: 256 * 2 ** 20 }, (error, stdout, stderr) =>
+      resolve({ code: error ? 1 : 0, stdout, stderr }),
+    )
+  })
 }

@@ -7,6 +7,7 @@ import { openRuntime, rejection, seeded } from '../support/producer.js'
 import { guestHash, program, qemuImg, qemuInfo, qemuIo } from '../support/qemu.js'
 
 const MIB = 2 ** 20
+const ROUNDS = process.env.SLUICEBOX_LONG === '1' ? 100 : 12
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
 
 test('I37: killed at random moments of a safe rebase, the image opens, checks without corruption and reads the same', async () => {
@@ -20,7 +21,7 @@ test('I37: killed at random moments of a safe rebase, the image opens, checks wi
     writeFileSync(folder(name), Buffer.alloc(96 * MIB, byte))
   const { images } = openRuntime()
   const ends = new Set<string>()
-  for (let round = 0; round < 12; round++) {
+  for (let round = 0; round < ROUNDS; round++) {
     await qemuImg('create', '-q', '-f', 'qcow2', '-b', 'a.raw', '-F', 'raw', overlay)
     await qemuIo(overlay, ['write -P 3 1M 100K', 'write -z 7M 1M'])
     const guest = await guestHash(overlay)
@@ -50,6 +51,94 @@ test('I37: killed at random moments of a safe rebase, the image opens, checks wi
   }
   expect(ends.has('a.raw'), `seed ${SEED}`).toBe(true)
 })
+
+/** What one operation does to disk.qcow2, and what must hold wherever it was killed. */
+const killed: Record<
+  string,
+  { code: string; holds(folder: (name?: string) => string, before: string): Promise<void> }
+> = {
+  'I33: a commit': {
+    code: 'runtime.images.commit(folder + "/disk.qcow2")',
+    async holds(folder, before) {
+      expect(await guestHash(folder('disk.qcow2'))).toBe(before)
+      await soundToQemu(folder('base.qcow2'))
+    },
+  },
+  'I34: a resize': {
+    code: 'runtime.images.resize(folder + "/disk.qcow2", "48M", { shrink: true })',
+    async holds(folder, before) {
+      const size = (await qemuInfo(folder('disk.qcow2')))['virtual-size']
+      expect([48 * MIB, 64 * MIB]).toContain(size)
+      await qemuImg('resize', '-q', ...(size === 64 * MIB ? ['--shrink'] : []), folder('disk.qcow2'), '48M')
+      await qemuImg('resize', '-q', '--shrink', folder('whole.qcow2'), '48M')
+      expect(await guestHash(folder('disk.qcow2'))).toBe(await guestHash(folder('whole.qcow2')))
+      expect(before).toHaveLength(64)
+    },
+  },
+  'I56: a convert': {
+    code: 'runtime.images.convert(folder + "/disk.qcow2", folder + "/target.vmdk", { format: "vmdk" })',
+    async holds(folder, before) {
+      expect(await guestHash(folder('disk.qcow2'))).toBe(before)
+      if (existsSync(folder('target.vmdk'))) expect(await guestHash(folder('target.vmdk'))).toBe(before)
+    },
+  },
+  'I37: a snapshot': {
+    code: 'runtime.images.snapshots.create(folder + "/disk.qcow2", "one")',
+    async holds(folder, before) {
+      expect(await guestHash(folder('disk.qcow2'))).toBe(before)
+      const taken = await openRuntime().images.snapshots.list(folder('disk.qcow2'))
+      if (taken.length > 0) await qemuImg('snapshot', '-a', 'one', folder('disk.qcow2'))
+      expect(await guestHash(folder('disk.qcow2'))).toBe(before)
+    },
+  },
+}
+
+async function soundToQemu(path: string): Promise<void> {
+  const { stdout } = await program('qemu-img', ['check', '--output=json', path])
+  expect(JSON.parse(stdout).corruptions ?? 0).toBe(0)
+}
+
+test.each(Object.entries(killed))(
+  '%s that is killed at random moments leaves what was, or what was meant',
+  async (_, operation) => {
+    const random = seeded(SEED)
+    /** Of the whole operation, as the first round found it. */
+    let wholeMs = 0
+    for (let round = 0; round < ROUNDS / 2; round++) {
+      const folder = makeFolder()
+      await qemuImg('create', '-q', '-f', 'qcow2', folder('base.qcow2'), '64M')
+      await qemuIo(folder('base.qcow2'), ['write -P 1 0 20M'])
+      const create = ['create', '-q', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2']
+      for (const name of ['disk.qcow2', 'whole.qcow2']) {
+        await qemuImg(...create, folder(name))
+        await qemuIo(folder(name), ['write -P 2 3M 9M', 'write -z 14M 3M', 'write -P 3 40M 20M'])
+      }
+      const before = await guestHash(folder('disk.qcow2'))
+      const after = round === 0 ? Number.MAX_SAFE_INTEGER : random() * wholeMs
+      const ended = await runModule(
+        `
+      const [folder, after] = process.argv.slice(1)
+      const runtime = new Runtime()
+      const begun = performance.now()
+      const operation = ${operation.code}
+      if (Number(after) < 1e9) setTimeout(() => process.kill(process.pid, 'SIGKILL'), Number(after))
+      await operation
+      console.log(performance.now() - begun)
+      if (Number(after) < 1e9) process.kill(process.pid, 'SIGKILL')
+    `,
+        { args: [folder(), String(after)] },
+      )
+      if (round === 0) wholeMs = Number(ended.stdout)
+      const say = `seed ${SEED}, round ${round}, killed after ${after} of ${wholeMs} ms: ${ended.stderr}`
+      expect(ended.signal, say).toBe(round === 0 ? null : 'SIGKILL')
+      const { corruptions } = await openRuntime().images.check(folder('disk.qcow2'))
+      expect(corruptions, say).toBe(0)
+      await soundToQemu(folder('disk.qcow2'))
+      await operation.holds(folder, before)
+    }
+    expect(wholeMs).toBeGreaterThan(0)
+  },
+)
 
 /** A file system of its own of this many bytes, or why there is none. */
 async function smallDisk(bytes: number): Promise<((name?: string) => string) | string> {

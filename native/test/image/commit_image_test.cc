@@ -128,7 +128,7 @@ TEST_CASE("I33: with the power cut at each write and sync in turn, the overlay r
       bool reached = true;
       for (std::uint64_t n = 0; reached; ++n) {
         REQUIRE(n < 2000);
-        for (const Surviving surviving : {Surviving::kNone, Surviving::kAll, Surviving::kTornPart}) {
+        for (const Surviving surviving : testing::survivals(n)) {
           CAPTURE(each.what);
           CAPTURE(each.layers.front().options);
           CAPTURE(each.layers.back().options);

@@ -12,11 +12,20 @@
 #include <vector>
 
 #include "image/file.h"
+#include "test/image/thoroughness.h"
 
 namespace sluicebox::image::testing {
 
 // What survives of the writes since the last sync.
 enum class Surviving { kNone, kAll, kTornPart };
+
+// What to try where the n-th write or sync is cut: each in its turn, or all three.
+inline std::vector<Surviving> survivals(std::uint64_t n) {
+  constexpr Surviving kEach[] = {Surviving::kNone, Surviving::kAll, Surviving::kTornPart};
+  if (is_thorough()) return {std::begin(kEach), std::end(kEach)};
+  // Not in step with writes and syncs that alternate.
+  return {kEach[(n + n / 3) % 3]};
+}
 
 struct FaultPlan {
   static constexpr std::uint64_t kNever = std::numeric_limits<std::uint64_t>::max();

@@ -109,7 +109,7 @@ inline void survive(const Image& start, const OpenImage& open, const std::functi
   const Image after = read_all(*must(open(file, false)));
   const std::size_t unit = must(open(file, false))->allocation_unit();
   for (std::size_t events = 0; events <= file.journal().size(); ++events) {
-    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    for (const std::uint64_t seed : crash_seeds(events)) {
       CAPTURE(events);
       CAPTURE(seed);
       MemoryFile disk(file.after_crash(events, seed));

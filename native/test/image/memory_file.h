@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "image/file.h"
+#include "test/image/thoroughness.h"
 
 namespace sluicebox::image {
 
@@ -135,5 +136,12 @@ class MemoryFile final : public File {
   int fail_error_ = EIO;
   std::uint64_t size_limit_ = ~std::uint64_t{0};
 };
+
+// For after_crash() behind so many events: none of what was not synced, all of it, and a random part or many.
+inline std::vector<std::uint64_t> crash_seeds(std::size_t events) {
+  std::vector<std::uint64_t> seeds = {0, 1};
+  for (std::uint64_t i = 0; i < (testing::is_thorough() ? 18 : 1); ++i) seeds.push_back(2 + events + i);
+  return seeds;
+}
 
 }  // namespace sluicebox::image

@@ -67,6 +67,7 @@ TEST_CASE("I1, I2, I3, I4: the bookkeeping of every plan") {
 TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-img agrees") {
   const Scratch scratch;
   scratch.put("base of 1.img", std::vector<std::byte>(65536));
+  std::size_t shapes = 0;
   for_every_valid_shape([&](const PlanOptions& options) {
     MemoryFile file(planned(options));
     auto block = open_readable(file);
@@ -77,6 +78,8 @@ TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-im
     const CheckReport report = check(*block);
     CHECK(report.corruptions == 0);
     CHECK(report.leaks == 0);
+    // A process takes longer than all of the above; five divides none of what the shapes vary in.
+    if (!testing::is_thorough() && shapes++ % 5 != 0) return;
     const std::string image = scratch.put("a.qcow2", file.bytes());
     must_run("qemu-img check -q " + image);
     const std::string json = must_run("qemu-img info --output=json " + image);

@@ -173,7 +173,7 @@ TEST_CASE(
       const std::size_t all = file.journal().size();
       REQUIRE(all > 5);
       for (std::size_t events = 0; events <= all; ++events) {
-        for (std::uint64_t seed = 0; seed < 6; ++seed) {
+        for (const std::uint64_t seed : crash_seeds(events)) {
           CAPTURE(events);
           CAPTURE(seed);
           MemoryFile crashed(file.after_crash(events, seed));

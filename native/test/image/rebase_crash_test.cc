@@ -74,7 +74,7 @@ TEST_CASE("I37: with the power cut at each write and sync in turn, a rebased ima
       bool reached = true;
       for (std::uint64_t n = 0; reached; ++n) {
         REQUIRE(n < 5000);
-        for (const Surviving surviving : {Surviving::kNone, Surviving::kAll, Surviving::kTornPart}) {
+        for (const Surviving surviving : testing::survivals(n)) {
           CAPTURE(shape.options);
           CAPTURE(detach);
           CAPTURE(n);
@@ -236,7 +236,7 @@ TEST_CASE("I37: a repair cut at each write and sync in turn loses nothing, and t
     bool reached = true;
     for (std::uint64_t n = 0; reached; ++n) {
       REQUIRE(n < 5000);
-      for (const Surviving surviving : {Surviving::kNone, Surviving::kAll, Surviving::kTornPart}) {
+      for (const Surviving surviving : testing::survivals(n)) {
         CAPTURE(options);
         CAPTURE(n);
         CAPTURE(static_cast<int>(surviving));

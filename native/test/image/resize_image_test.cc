@@ -196,7 +196,7 @@ TEST_CASE("I34 I37: with the power cut at each write and sync in turn, a resized
       bool reached = true;
       for (std::uint64_t n = 0; reached; ++n) {
         REQUIRE(n < 2000);
-        for (const Surviving surviving : {Surviving::kNone, Surviving::kAll, Surviving::kTornPart}) {
+        for (const Surviving surviving : testing::survivals(n)) {
           CAPTURE(each.what);
           CAPTURE(each.layers.back().options);
           CAPTURE(n);

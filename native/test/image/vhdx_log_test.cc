@@ -261,7 +261,7 @@ TEST_CASE("I37, I49: killed while a log is written back, the image is the same, 
   CHECK(is_nil(newest_header(file.bytes()).log));
   REQUIRE(file.journal().size() >= 6);
   for (std::size_t events = 0; events <= file.journal().size(); ++events) {
-    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    for (const std::uint64_t seed : crash_seeds(events)) {
       CAPTURE(events);
       CAPTURE(seed);
       MemoryFile crashed(file.after_crash(events, seed));

@@ -28,7 +28,7 @@ void survive_vmdk(const std::vector<std::byte>& start, const VmdkScenario& scena
   const auto after = guest_of(file.bytes());
   const std::size_t unit = open_readable(file)->allocation_unit();
   for (std::size_t events = 0; events <= file.journal().size(); ++events) {
-    for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    for (const std::uint64_t seed : crash_seeds(events)) {
       CAPTURE(scenario.name);
       CAPTURE(events);
       CAPTURE(seed);

@@ -139,7 +139,10 @@ TEST_SUITE("frames over a stream") {
     REQUIRE(::pipe2(ends, O_CLOEXEC | O_NONBLOCK) == 0);
     const UniqueFd reader(ends[0]);
     const auto sender = std::make_shared<FrameLink>(UniqueFd{ends[1]}, FrameLink::Kind::kStream);
-    while (!sender->unsent()) REQUIRE(sender->send(header_of(0), payload_of(0)).ok());
+    static_assert(kPayload > 4096);
+    REQUIRE(::fcntl(reader.get(), F_SETPIPE_SZ, 4096) == 4096);
+    REQUIRE(sender->send(header_of(0), payload_of(0)).ok());
+    REQUIRE(sender->unsent());
     // Of a loop without end this thread must not be a part.
     std::promise<Status> promise;
     std::future<Status> flushed = promise.get_future();
