@@ -36,6 +36,11 @@ const READERS: Readonly<Record<DiskFormat, Readonly<Record<string, Read>>>> = {
     subformat: (_, value) => ({ subformat: value }),
   },
   vhdx: {
+    // As they are, always.
+    block_state_zero: (name, value) => {
+      if (!onOff(name, value)) throw new CommandError('block_state_zero=off is not supported: new blocks read as zeros')
+      return {}
+    },
     block_size: (_, value) => (parseSize(value) === 0 ? {} : { blockSize: parseSize(value) }),
     log_size: (_, value) => ({ logSize: parseSize(value) }),
     subformat: (_, value) => ({ subformat: value }),
@@ -117,7 +122,7 @@ export function formatting(file: string, image: NewImage, size: number): string 
       words.push(`log_size=${(image.options as { logSize?: number }).logSize ?? 2 ** 20}`)
       words.push(`block_size=${(image.options as { blockSize?: number }).blockSize ?? 0}`)
     }
-    for (const name of ['subformat', 'force_size', 'preallocation']) say(name)
+    for (const name of ['subformat', 'block_state_zero', 'force_size', 'preallocation']) say(name)
   }
   return words.join(' ')
 }
