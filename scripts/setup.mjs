@@ -40,6 +40,7 @@ const toTest = [
   ['7zip', '7zz'],
   ['libvmdk-utils', 'vmdkinfo'],
   ['libvhdi-utils', 'vhdiinfo'],
+  ['libqcow-utils', 'qcowinfo'],
 ]
 
 systemPackages(process.argv[2] === 'test' ? [...toRun, ...toTest] : toRun)
