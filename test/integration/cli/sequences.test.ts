@@ -50,10 +50,11 @@ class Sequence {
   }
 
   async step(): Promise<void> {
-    const { format, options } = this.#image
+    const { format, options, snapshots } = this.#image
     const steps = [this.#write, this.#write, this.#zero, this.#convert]
     if (format === 'qcow2') {
-      steps.push(this.#rebase, this.#rebase, this.#resize, this.#commit)
+      // With snapshots inside ours refuses these: what a snapshot reads, or its size, would change.
+      if (snapshots.length === 0) steps.push(this.#rebase, this.#rebase, this.#resize, this.#commit)
       if (!options.includes('refcount_bits=8')) steps.push(this.#snapshot, this.#snapshot)
     }
     await this.#pick(steps).call(this)
@@ -149,9 +150,9 @@ class Sequence {
   }
 
   async #rebase(): Promise<void> {
-    const { snapshots, options, backing: old } = this.#image
-    // Ours refuses: what snapshots read would change. And QEMU's, of version 2 without a base, shows the new base.
-    if (snapshots.length > 0 || (old === null && options === 'compat=0.10')) return
+    const { options, backing: old } = this.#image
+    // QEMU's, of version 2 without a base, shows the new base.
+    if (old === null && options === 'compat=0.10') return
     const backing = this.#pick(['a.img', 'b.img', ''])
     const format = backing ? ['-F', 'qcow2'] : []
     if (await this.#both('rebase', '-b', backing, ...format, this.#image.name)) this.#image.backing = backing || null
