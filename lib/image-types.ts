@@ -53,6 +53,8 @@ export type ImageCreateOptions = {
       refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
       /** Default false. */
       lazyRefcounts?: boolean
+      /** Keep track of each cluster in 32 parts, which are allocated, zeroed and copied one by one. Default false; clusters are 16K or more, and not every reader knows it. */
+      extendedL2?: boolean
       /** How clusters are compressed, by convert() or by others later. Default 'zlib'; 'zstd' needs compat '1.1', and not every reader knows it. */
       compression?: 'zlib' | 'zstd'
       /** Default 'off'. */
@@ -256,7 +258,7 @@ export interface MapExtent {
   zero: boolean
   /** The layer holds bytes. */
   data: boolean
-  /** Where they begin in the layer's file; absent where they are compressed, or not there. */
+  /** Where they begin in the layer's file, or have a place kept for them; absent where they are compressed, or not there. */
   offset?: number
 }
 export type MeasureOptions = Cancellable & {

@@ -44,7 +44,6 @@ function readTarget(op: string, value: unknown, more: readonly string[]): Record
   if (format === 'vhd' || format === 'vhdx') return readTargetForWindows(op, format, value, more)
   const preallocation = format === 'vmdk' ? [] : ['preallocation']
   const shared = ['format', 'size', 'overwrite', 'backing', ...preallocation, ...common, ...more]
-  // extendedL2 is recognised so that the refusal names it; it is not built.
   const qcow2 = ['clusterSize', 'compat', 'refcountBits', 'lazyRefcounts', 'extendedL2', 'compression']
   const own = { raw: [], qcow2, vmdk: ['subformat', 'grainSize', 'adapter'] }
   const options = readOptions(op, value, [...shared, ...own[format]])

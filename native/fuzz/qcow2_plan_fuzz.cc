@@ -28,6 +28,9 @@ void check_image(const qcow2::PlanOptions& options, MemoryFile file) {
   auto block = qcow2::open_qcow2(file, {});
   require(block.ok(), "I5: the plan re-parses");
   require((*block)->size() == options.virtual_size, "I5: with the size asked for");
+  require((*block)->info().cluster_bytes == options.cluster_size, "I5: with clusters of the size asked for");
+  require((*block)->allocation_unit() == options.cluster_size / (options.extended_l2 ? 32 : 1),
+          "I5: with subclusters if they were asked for");
   const auto backing = (*block)->backing();
   require(backing.has_value() == !options.backing_path.empty(), "I5: with a backing if one was asked for");
   if (backing) {

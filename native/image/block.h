@@ -40,7 +40,7 @@ struct BlockStatus {
   Mapping mapping = Mapping::kUnallocated;
   std::uint64_t length = 0;  // from the offset asked for; > 0
   bool compressed = false;
-  // Where in the layer's file: of data that is not compressed, and of zeros that have a place there.
+  // Where in the layer's file: of data that is not compressed, and of what is no data yet but has a place there.
   std::optional<std::uint64_t> host_offset;
 };
 
@@ -92,7 +92,7 @@ struct LayerInfo {
   std::vector<SpecificValue> specific;
 };
 
-// Makes an allocation unit smaller. For one thread; several work at once while the image is written.
+// Makes one unit of packed_unit() bytes smaller. For one thread; several work at once while the image is written.
 class UnitPacker {
  public:
   virtual ~UnitPacker() = default;
@@ -127,7 +127,9 @@ class Block {
   virtual Status flush() = 0;
   // For images that hold compressed units. kUnsupported where the format, or this image, has none.
   virtual Result<std::unique_ptr<UnitPacker>> make_packer() const;
-  // One unit, as a packer of this image made it; read() gives what was packed.
+  // What is packed whole: an allocation unit, or several.
+  virtual std::uint64_t packed_unit() const { return allocation_unit(); }
+  // One such unit, as a packer of this image made it; read() gives what was packed.
   virtual Status write_packed(std::uint64_t offset, Bytes packed);
   // Whether the image's own state allows writing it. Writes nothing, and needs no writable image.
   virtual Status may_be_written(Writing) const { return {}; }

@@ -22,11 +22,14 @@ const WRITES = [
 /** Each [name, made in the folder]: the file to look at, and its format. 4 MiB, but for the last. */
 export const variedDisks: readonly (readonly [string, (folder: (name?: string) => string) => Promise<VariedDisk>])[] = [
   ['a sparse raw disk', raw],
-  ...['', 'cluster_size=512', 'cluster_size=2M', 'compat=0.10', 'refcount_bits=1', 'lazy_refcounts=on'].map(
-    (options) => [`qcow2 with ${options || 'defaults'}`, (folder: Folder) => qcow2(folder, options)] as const,
-  ),
+  ...[
+    ...['', 'cluster_size=512', 'cluster_size=2M', 'compat=0.10', 'refcount_bits=1', 'lazy_refcounts=on'],
+    ...['extended_l2=on', 'extended_l2=on,cluster_size=16K', 'extended_l2=on,preallocation=metadata'],
+  ].map((options) => [`qcow2 with ${options || 'defaults'}`, (folder: Folder) => qcow2(folder, options)] as const),
   ['qcow2 compressed by deflate', (folder) => compressed(folder, 'compression_type=zlib')],
   ['qcow2 compressed by zstd', (folder) => compressed(folder, 'compression_type=zstd')],
+  ['qcow2 compressed, of subclusters', (folder) => compressed(folder, 'extended_l2=on')],
+  ['an overlay of subclusters', (folder) => overlay(folder, 'qcow2', '5M', 'extended_l2=on')],
   ['an overlay over a raw base that is shorter', (folder) => overlay(folder, 'raw', '1700K')],
   ['an overlay over a qcow2 base that is longer', (folder) => overlay(folder, 'qcow2', '6M')],
   ['a chain of three', chain],
@@ -58,14 +61,19 @@ async function compressed(folder: Folder, options: string): Promise<VariedDisk> 
   return { path: packed, format: 'qcow2', options }
 }
 
-async function overlay(folder: Folder, format: 'raw' | 'qcow2', size: string): Promise<VariedDisk> {
+async function overlay(
+  folder: Folder,
+  format: 'raw' | 'qcow2',
+  size: string,
+  options = 'extended_l2=off',
+): Promise<VariedDisk> {
   const base = folder(`base.${format}`)
   await qemuImg('create', '-q', '-f', format, base, size)
   await qemuIo(base, ['write -P 0x31 100K 900K', 'write -P 0x32 1500K 200K'], format)
   const path = folder('varied.qcow2')
-  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', format, path, '4M')
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', options, '-b', base, '-F', format, path, '4M')
   await qemuIo(path, WRITES.slice(1))
-  return { path, format: 'qcow2', options: '' }
+  return { path, format: 'qcow2', options }
 }
 
 async function chain(folder: Folder): Promise<VariedDisk> {

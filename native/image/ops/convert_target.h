@@ -36,7 +36,7 @@ class BlockTarget final : public ConvertTarget {
  public:
   BlockTarget(Block& image, bool compress) : image_(image), compress_(compress) {}
 
-  std::uint64_t unit() const override { return image_.allocation_unit(); }
+  std::uint64_t unit() const override { return compress_ ? image_.packed_unit() : image_.allocation_unit(); }
   Result<std::unique_ptr<UnitPacker>> make_packer() const override {
     if (!compress_) return std::unique_ptr<UnitPacker>();
     return image_.make_packer();

@@ -33,8 +33,8 @@ struct Qcow2Create {
   unsigned version = 3;
   unsigned refcount_bits = 16;
   bool lazy_refcounts = false;
-  bool extended_l2 = false;  // kUnsupported for now
-  bool zstd = false;         // how what is compressed is; else deflate
+  bool extended_l2 = false;
+  bool zstd = false;  // how what is compressed is; else deflate
   Preallocation preallocation = Preallocation::kOff;
 };
 struct VmdkCreate {

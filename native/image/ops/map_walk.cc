@@ -53,6 +53,7 @@ Result<MapExtent> MapWalk::at(std::uint64_t offset, std::uint64_t length) {
     const bool ends = depth + 1 == layers_.size() || offset >= layers_[depth + 1].block->size();
     if (ends) {
       extent.zero = true;
+      extent.offset = status.host_offset;
       return extent;
     }
     extent.length = std::min(extent.length, layers_[depth + 1].block->size() - offset);

@@ -29,9 +29,12 @@ const std::vector<std::string> kTopWrites = {"write -P 0x31 8k 9k", "write -z 64
                                              "write -P 0x33 255k 512"};
 
 const std::vector<std::string> kFewKinds = {"cluster_size=512,compat=0.10", "cluster_size=4096,refcount_bits=1"};
-const std::vector<std::string> kAllKinds = {"cluster_size=512", "cluster_size=4096,refcount_bits=1",
-                                            "cluster_size=65536", "cluster_size=512,compat=0.10",
-                                            "cluster_size=65536,lazy_refcounts=on"};
+const std::vector<std::string> kAllKinds = {"cluster_size=512",
+                                            "cluster_size=4096,refcount_bits=1",
+                                            "cluster_size=65536",
+                                            "cluster_size=512,compat=0.10",
+                                            "cluster_size=65536,lazy_refcounts=on",
+                                            "cluster_size=65536,extended_l2=on"};
 
 std::vector<Committing> commits(const std::vector<std::string>& kinds) {
   std::vector<Committing> all;

@@ -214,7 +214,7 @@ TEST_CASE("I9: options that no image can have are invalid arguments by name") {
   refused(qcow2_of(1 << 20, {.refcount_bits = 3}), "refcountBits", ErrorCode::kInvalidArgument);
   refused(qcow2_of(1 << 20, {.version = 2, .lazy_refcounts = true}), "lazyRefcounts", ErrorCode::kInvalidArgument);
   refused(qcow2_of(1 << 20, {.version = 2, .zstd = true}), "zstd", ErrorCode::kInvalidArgument);
-  refused(qcow2_of(1 << 20, {.extended_l2 = true}), "extendedL2", ErrorCode::kUnsupported);
+  refused(qcow2_of(1 << 20, {.cluster_size = 8192, .extended_l2 = true}), "extendedL2", ErrorCode::kInvalidArgument);
   refused(qcow2_of(UINT64_MAX), "size", ErrorCode::kInvalidArgument);
   refused(qcow2_of((std::uint64_t{1} << 63) - 1), "size", ErrorCode::kInvalidArgument);
   CreateOptions raw = qcow2_of(512);

@@ -51,7 +51,12 @@ const std::map<std::string, std::vector<Case>>& cases_by_option() {
         {{.preallocation = Preallocation::kFalloc}, "preallocation=falloc"},
         {{.preallocation = Preallocation::kFull}, "preallocation=full"}}},
       {"compression_type", {{{}, "compression_type=zlib"}}},
-      {"extended_l2", {{{}, "extended_l2=off"}}},
+      {"extended_l2",
+       {{{}, "extended_l2=off"},
+        {{.extended_l2 = true}, "extended_l2=on"},
+        {{.cluster_size = 16384, .extended_l2 = true}, "extended_l2=on,cluster_size=16k"},
+        {{.extended_l2 = true, .preallocation = Preallocation::kMetadata}, "extended_l2=on,preallocation=metadata"},
+        {{.extended_l2 = true, .preallocation = Preallocation::kFull}, "extended_l2=on,preallocation=full"}}},
   };
   return cases;
 }

@@ -51,9 +51,11 @@ void write_source(const std::string& path, std::uint64_t size) {
 }  // namespace
 
 TEST_CASE("I16: what qemu-io wrote, in any width, version and cluster size, reads the same") {
-  for (const char* options : {"cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=65536",
-                              "cluster_size=2097152", "compat=0.10", "compat=0.10,cluster_size=512", "refcount_bits=64",
-                              "lazy_refcounts=on", "preallocation=metadata"}) {
+  for (const char* options :
+       {"cluster_size=512", "cluster_size=4096,refcount_bits=1", "cluster_size=65536", "cluster_size=2097152",
+        "compat=0.10", "compat=0.10,cluster_size=512", "refcount_bits=64", "lazy_refcounts=on",
+        "preallocation=metadata", "extended_l2=on", "extended_l2=on,cluster_size=16k", "extended_l2=on,cluster_size=2M",
+        "extended_l2=on,preallocation=metadata"}) {
     CAPTURE(options);
     const TempDir directory;
     const std::string path = directory.file("a");
@@ -69,7 +71,7 @@ TEST_CASE("I16: compressed images read the same, at every cluster size") {
   const TempDir directory;
   const std::string source = directory.file("source");
   write_source(source, 5 << 20);
-  for (const char* cluster : {"512", "4096", "65536", "2097152"}) {
+  for (const char* cluster : {"512", "4096", "65536", "2097152", "65536,extended_l2=on"}) {
     CAPTURE(cluster);
     const std::string path = directory.file("a");
     must(qemu_img(

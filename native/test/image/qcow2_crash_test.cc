@@ -85,6 +85,41 @@ TEST_CASE("I37: killed at any write or sync, with any of the unsynced sectors on
   }
 }
 
+TEST_CASE("I37: so it is where clusters are written in parts, their own, a snapshot's and compressed ones") {
+  constexpr std::size_t kUnit = 512;
+  PlanOptions options = disk(16384 * 5, 16384);
+  options.extended_l2 = true;
+  const auto empty = planned(options);
+  survive(empty, {"first writes", [](Block& block) {
+                    must(block.write(kUnit * 3, pattern(kUnit * 5, 1)));
+                    must(block.flush());
+                    must(block.write(kUnit * 20, pattern(kUnit * 30, 2)));
+                    must(block.write_zeros(kUnit * 70, kUnit * 4));
+                  }});
+  MemoryFile file(empty);
+  {
+    auto block = open_writable(file);
+    must(block->write(kUnit * 10, pattern(kUnit * 60, 3)));
+    std::vector<std::byte> text(16384, std::byte{'a'});
+    text[77] = std::byte{'b'};
+    must(block->write_packed(16384 * 3, *must(block->make_packer())->pack(text)));
+    NoProgress silent;
+    must(block->create_snapshot("one", silent, CancelToken()));
+    must(block->write(kUnit * 60, pattern(kUnit * 3, 4)));
+    must(block->flush());
+  }
+  // No unit is written twice: what lies between two flushes would be neither before nor after.
+  survive(file.bytes(), {"parts of clusters", [](Block& block) {
+                           must(block.write(kUnit * 12, pattern(kUnit * 2, 5)));  // a snapshot's
+                           must(block.write_zeros(kUnit * 61, kUnit));
+                           must(block.write(kUnit * 100, pattern(kUnit * 2, 6)));  // compressed
+                           must(block.flush());
+                           must(block.write_zeros(kUnit * 14, kUnit));
+                           must(block.write(kUnit * 62, pattern(kUnit, 7)));
+                           must(block.write_zeros(kUnit * 40, kUnit * 20));
+                         }});
+}
+
 TEST_CASE("I37: so it is while the refcount table moves to make room") {
   PlanOptions options = disk(512 * 5000, 512);
   options.refcount_bits = 64;

@@ -57,6 +57,28 @@ TEST_CASE("I12: any one byte of an image's metadata may be damaged: it gives a r
   }
 }
 
+TEST_CASE("I12: so it is of extended L2 entries") {
+  PlanOptions options = disk(1 << 20, 16384);
+  options.extended_l2 = true;
+  MemoryFile file(planned(options));
+  {
+    const auto block = open_writable(file);
+    must(block->write(3 * 512, pattern(40 * 512, 1)));
+    must(block->write_zeros(100 * 512, 7 * 512));
+    must(block->write_packed(8 << 14, *must(block->make_packer())->pack(std::vector<std::byte>(1 << 14))));
+    must(block->flush());
+  }
+  const std::vector<std::byte> whole = file.bytes();
+  const std::uint64_t table = load_be64(whole.data() + load_be64(whole.data() + 40)) & 0x00fffffffffffe00;
+  for (std::size_t at = table; at < table + 10 * 16; ++at) {
+    for (unsigned bit = 0; bit < 8; ++bit) {
+      std::vector<std::byte> bytes = whole;
+      bytes[at] ^= static_cast<std::byte>(1u << bit);
+      read_everything(std::move(bytes));
+    }
+  }
+}
+
 TEST_CASE("I12: an image cut at any length gives a result or a typed error, and no write") {
   const std::vector<std::byte> whole = sample_bytes();
   for (std::size_t length = 0; length < whole.size(); ++length) {

@@ -17,7 +17,7 @@ std::vector<std::byte> text_like(std::size_t bytes, std::uint64_t seed) {
 
 void write_packed_units(Block& block, std::uint64_t first, std::uint64_t count, std::uint64_t seed) {
   const auto packer = must(block.make_packer());
-  const std::size_t unit = block.allocation_unit();
+  const std::size_t unit = block.packed_unit();
   for (std::uint64_t i = first; i < first + count; ++i) {
     const auto packed = packer->pack(text_like(unit, seed + i));
     REQUIRE(packed);
@@ -70,16 +70,23 @@ void survive_packed(const std::vector<std::byte>& start, const std::function<voi
 }  // namespace
 
 TEST_CASE("I48: compressed clusters are read back by this engine and by qemu-img, whatever the image's shape") {
+  struct Clusters {
+    std::uint64_t size;
+    bool extended_l2 = false;
+  };
   for (const bool zstd : {false, true}) {
-    for (const std::uint64_t cluster : {512u, 4096u, 65536u, 2u << 20}) {
+    for (const auto& [cluster, extended_l2] :
+         {Clusters{512}, Clusters{4096}, Clusters{65536}, Clusters{2u << 20}, Clusters{16384, true}}) {
       for (const unsigned bits : {1u, 2u, 16u, 64u}) {
         if (cluster > 65536 && bits != 16 && !testing::is_thorough()) continue;
         CAPTURE(zstd);
         CAPTURE(cluster);
         CAPTURE(bits);
+        CAPTURE(extended_l2);
         PlanOptions options = disk(cluster * 40, cluster);
         options.refcount_bits = bits;
         options.zstd = zstd;
+        options.extended_l2 = extended_l2;
         MemoryFile file(planned(options));
         {
           auto block = open_writable(file);

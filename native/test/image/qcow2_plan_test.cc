@@ -37,6 +37,10 @@ void for_every_valid_shape(Visit visit) {
           CAPTURE(size);
           CAPTURE(version);
           visit(options);
+          if (version == 2 || cluster < 16384) continue;
+          options.extended_l2 = true;
+          CAPTURE(options.extended_l2);
+          visit(options);
         }
       }
     }
@@ -72,7 +76,7 @@ TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-im
     MemoryFile file(planned(options));
     auto block = open_readable(file);
     CHECK(block->size() == options.virtual_size);
-    CHECK(block->allocation_unit() == options.cluster_size);
+    CHECK(block->allocation_unit() == options.cluster_size / (options.extended_l2 ? 32 : 1));
     CHECK(block->backing().has_value() == !options.backing_path.empty());
     if (block->backing()) CHECK(block->backing()->path == options.backing_path);
     const CheckReport report = check(*block);
@@ -87,6 +91,7 @@ TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-im
     CHECK(json.find("\"virtual-size\": " + std::to_string(options.virtual_size)) != std::string::npos);
     CHECK(json.find("\"cluster-size\": " + std::to_string(options.cluster_size)) != std::string::npos);
     CHECK(json.find("\"refcount-bits\": " + std::to_string(options.refcount_bits)) != std::string::npos);
+    CHECK((json.find("\"extended-l2\": true") != std::string::npos) == options.extended_l2);
     CHECK((json.find("\"lazy-refcounts\": true") != std::string::npos) == options.lazy_refcounts);
     CHECK((json.find("\"backing-filename\": \"" + options.backing_path + "\"") != std::string::npos) ==
           !options.backing_path.empty());
@@ -95,11 +100,16 @@ TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-im
 
 TEST_CASE("I6: an empty image is laid out byte for byte as qemu-img does it") {
   const Scratch scratch;
-  must_run("qemu-img create -q -f qcow2 " + scratch.path("qemu") + " 1G");
-  auto theirs = scratch.get("qemu");
-  const auto ours = planned(disk(1 << 30));
-  REQUIRE(theirs.size() == ours.size());
-  CHECK(theirs == ours);
+  for (const bool extended_l2 : {false, true}) {
+    must_run(std::string("qemu-img create -q -f qcow2 -o extended_l2=") + (extended_l2 ? "on " : "off ") +
+             scratch.path("qemu") + " 1G");
+    auto theirs = scratch.get("qemu");
+    PlanOptions options = disk(1 << 30);
+    options.extended_l2 = extended_l2;
+    const auto ours = planned(options);
+    REQUIRE(theirs.size() == ours.size());
+    CHECK(theirs == ours);
+  }
 }
 
 TEST_CASE("I7: equal options give equal bytes") {
@@ -139,8 +149,11 @@ TEST_CASE("I9: what the format cannot be is refused by the name of its option") 
   old.refcount_bits = 16;
   old.extended_l2 = true;
   CHECK(refused(old, "extendedL2") == ErrorCode::kInvalidArgument);
-  old.version = 3;
-  CHECK(refused(old, "extendedL2") == ErrorCode::kUnsupported);
+  for (const std::uint64_t cluster : {512u, 8192u}) {
+    PlanOptions small = disk(512, cluster);
+    small.extended_l2 = true;
+    CHECK(refused(small, "extendedL2") == ErrorCode::kInvalidArgument);
+  }
   old.version = 4;
   CHECK(refused(old, "version") == ErrorCode::kInvalidArgument);
 }

@@ -56,11 +56,15 @@ TEST_CASE("I30: snapshots keep what the disk was, through any order of writes, m
   const Scratch scratch;
   std::mt19937_64 random(20261122);
   for (const unsigned version : {2u, 3u}) {
-    for (const std::uint64_t cluster : {512u, 4096u}) {
+    for (const std::uint64_t cluster : {512u, 4096u, 16384u}) {
+      if (version == 2 && cluster == 16384) continue;
       CAPTURE(version);
       CAPTURE(cluster);
-      PlanOptions options = disk(cluster * 90 + 512, cluster);
+      // What is written whole: subclusters of the largest.
+      const std::uint64_t unit = cluster == 16384 ? 512 : cluster;
+      PlanOptions options = disk(unit * 90 + 512, cluster);
       options.version = version;
+      options.extended_l2 = unit != cluster;
       MemoryFile file(planned(options));
       auto block = open_writable(file);
       std::map<std::string, Disk> kept;
@@ -71,13 +75,13 @@ TEST_CASE("I30: snapshots keep what the disk was, through any order of writes, m
         const std::string name = "s" + std::to_string(random() % 5);
         if (choice < 3) {
           const std::uint64_t first = random() % 80;
-          const auto data = pattern(cluster * (1 + random() % 10), static_cast<std::uint64_t>(step));
-          must(block->write(first * cluster, data));
-          std::copy(data.begin(), data.end(), now.begin() + static_cast<std::ptrdiff_t>(first * cluster));
+          const auto data = pattern(unit * (1 + random() % 10), static_cast<std::uint64_t>(step));
+          must(block->write(first * unit, data));
+          std::copy(data.begin(), data.end(), now.begin() + static_cast<std::ptrdiff_t>(first * unit));
         } else if (choice == 3) {
           const std::uint64_t first = random() % 80;
-          must(block->write_zeros(first * cluster, cluster * 5));
-          std::fill_n(now.begin() + static_cast<std::ptrdiff_t>(first * cluster), cluster * 5, std::byte{0});
+          must(block->write_zeros(first * unit, unit * 5));
+          std::fill_n(now.begin() + static_cast<std::ptrdiff_t>(first * unit), unit * 5, std::byte{0});
         } else if (choice < 6) {
           const Status made = create_one(*block, name);
           CHECK(made.ok() == !kept.contains(name));

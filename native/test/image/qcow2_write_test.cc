@@ -9,6 +9,7 @@ struct Shape {
   std::uint64_t cluster_size;
   unsigned version;
   unsigned refcount_bits;
+  bool extended_l2 = false;
 };
 
 std::vector<Shape> shapes() {
@@ -19,6 +20,8 @@ std::vector<Shape> shapes() {
     all.push_back({cluster, 2, 16});
   }
   all.push_back({512, 2, 16});
+  for (const std::uint64_t cluster : {16384u, 65536u, 2u << 20}) all.push_back({cluster, 3, 16, true});
+  all.push_back({16384, 3, 1, true});
   return all;
 }
 
@@ -26,6 +29,7 @@ PlanOptions options_of(const Shape& shape, std::uint64_t size) {
   PlanOptions options = disk(size, shape.cluster_size);
   options.version = shape.version;
   options.refcount_bits = shape.refcount_bits;
+  options.extended_l2 = shape.extended_l2;
   return options;
 }
 
@@ -36,18 +40,20 @@ TEST_CASE("what was written is read back, by us and by qemu-img, in every shape 
     CAPTURE(shape.cluster_size);
     CAPTURE(shape.version);
     CAPTURE(shape.refcount_bits);
-    const std::uint64_t clusters = shape.cluster_size > 65536 ? 8 : 300;
-    const std::uint64_t size = shape.cluster_size * clusters + 512;
+    CAPTURE(shape.extended_l2);
+    const std::uint64_t unit = shape.extended_l2 ? shape.cluster_size / 32 : shape.cluster_size;
+    const std::uint64_t units = unit > 65536 ? 8 : 300;
+    const std::uint64_t size = unit * units + 512;
     MemoryFile file(planned(options_of(shape, size)));
     std::vector<std::byte> expected(size);
     std::mt19937 random(7);
     {
       auto block = open_writable(file);
       for (int round = 0; round < 40; ++round) {
-        const std::uint64_t first = random() % (clusters + 1);
+        const std::uint64_t first = random() % (units + 1);
         const std::uint64_t count = 1 + random() % 40;
-        const std::uint64_t offset = first * shape.cluster_size;
-        const std::uint64_t length = std::min(count * shape.cluster_size, size - offset);
+        const std::uint64_t offset = std::min(first * unit, (size - 1) / unit * unit);
+        const std::uint64_t length = std::min(count * unit, size - offset);
         const auto at = expected.begin() + static_cast<std::ptrdiff_t>(offset);
         if (random() % 3 == 0) {
           must(block->write_zeros(offset, length));

@@ -55,6 +55,13 @@ std::vector<RebaseShape> all_shapes() {
     shape.options += ",compat=0.10";
     shapes.push_back(shape);
   }
+  for (const char* cluster : {"16384", "65536"}) {
+    RebaseShape shape;
+    shape.options = std::string("extended_l2=on,cluster_size=") + cluster;
+    shape.overlay_writes.insert(shape.overlay_writes.end(),
+                                {"write -P 0x33 1026k 3k", "write -z 1040k 6k", "write -P 0x34 2052k 2k"});
+    shapes.push_back(shape);
+  }
   for (const char* bits : {"1", "2", "4", "8", "16", "32", "64"}) {
     RebaseShape shape;
     shape.options = std::string("cluster_size=4096,refcount_bits=") + bits;

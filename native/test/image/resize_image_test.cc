@@ -27,7 +27,8 @@ struct Resizing {
 std::vector<Resizing> growths() {
   std::vector<Resizing> all;
   for (const char* options : {"cluster_size=512", "cluster_size=512,compat=0.10", "cluster_size=4096,refcount_bits=1",
-                              "cluster_size=65536,refcount_bits=64", "cluster_size=65536,lazy_refcounts=on"}) {
+                              "cluster_size=65536,refcount_bits=64", "cluster_size=65536,lazy_refcounts=on",
+                              "cluster_size=65536,extended_l2=on", "cluster_size=16384,extended_l2=on"}) {
     all.push_back({"alone, within its last cluster and past it",
                    {qcow2_layer(100 * 1024 + 512, options, {"write -P 0x31 0 8k", "write -P 0x32 90k 10k"})},
                    1 << 20});
@@ -52,7 +53,7 @@ std::vector<Resizing> growths() {
 std::vector<Resizing> shrinkings() {
   std::vector<Resizing> all;
   for (const char* options : {"cluster_size=512", "cluster_size=512,compat=0.10", "cluster_size=4096,refcount_bits=1",
-                              "cluster_size=65536,refcount_bits=64"}) {
+                              "cluster_size=65536,refcount_bits=64", "cluster_size=65536,extended_l2=on"}) {
     all.push_back(
         {"of an image that is all data", {qcow2_layer(400 << 10, options, {"write -P 0x31 0 400k"})}, 130 << 10});
     all.push_back(

@@ -27,7 +27,7 @@ const options: Record<string, Record<string, readonly string[] | string>> = {
     'encrypt.ivgen-hash-alg': encrypted,
     'encrypt.key-secret': encrypted,
     encryption: encrypted,
-    extended_l2: ['extended_l2=off'],
+    extended_l2: ['extended_l2=off', 'extended_l2=on', 'extended_l2=on,cluster_size=128k'],
     lazy_refcounts: ['lazy_refcounts=on', 'lazy_refcounts=off'],
     preallocation: ['off', 'metadata', 'falloc', 'full'].map((mode) => `preallocation=${mode}`),
     refcount_bits: [1, 2, 4, 8, 16, 32, 64].map((bits) => `refcount_bits=${bits}`),

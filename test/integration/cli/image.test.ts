@@ -23,10 +23,19 @@ test('create prints what it makes, and makes what qemu-img makes', async () => {
   )
   await same('create', '-f', 'qcow2', '-o', 'compat=0.10', 'old.qcow2', '8M')
   await same('create', '-f', 'qcow2', '-o', 'preallocation=metadata,size=4M', 'metadata.qcow2')
+  await same('create', '-f', 'qcow2', '-o', 'extended_l2=on', 'parts.qcow2', '8M')
   await same('create', 'plain', '10M')
   await same('create', '-f', 'raw', '-o', 'preallocation=falloc', 'space.raw', '1M')
   await same('create', '-q', '-f', 'qcow2', 'base.qcow2', '32M')
-  for (const file of ['base.qcow2', 'overlay.qcow2', 'other.qcow2', 'small.qcow2', 'old.qcow2', 'plain']) {
+  for (const file of [
+    'base.qcow2',
+    'overlay.qcow2',
+    'other.qcow2',
+    'small.qcow2',
+    'old.qcow2',
+    'parts.qcow2',
+    'plain',
+  ]) {
     const answers = await Promise.all(
       Object.values(folders).map((cwd) => program('qemu-img', ['info', '--output=json', file], cwd)),
     )

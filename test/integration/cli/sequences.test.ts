@@ -5,6 +5,8 @@ import { seeded } from '../../support/producer.js'
 import { program, qemuImg } from '../../support/qemu.js'
 
 const KIB = 1024
+/** A multiple of every cluster size. */
+const WHOLE = 2048 * KIB
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
 const STEPS = process.env.SLUICEBOX_LONG === '1' ? 300 : 15
 
@@ -17,6 +19,8 @@ const qcow2Options = [
   'lazy_refcounts=on',
   'compression_type=zstd',
   'refcount_bits=64',
+  'extended_l2=on',
+  'extended_l2=on,cluster_size=16k',
 ]
 
 interface Image {
@@ -111,7 +115,7 @@ class Sequence {
     const name = this.#fresh()
     const options = format === 'qcow2' ? this.#pick(qcow2Options) : format === 'vpc' ? 'force_size=on' : ''
     const backing = format === 'qcow2' ? this.#pick(['a.img', 'b.img', null]) : null
-    const size = (2048 + Math.floor(this.#random() * 4096)) * KIB
+    const size = this.#pick([2 * WHOLE, 3 * WHOLE, (2048 + Math.floor(this.#random() * 4096)) * KIB])
     const over = backing ? ['-b', backing, '-F', 'qcow2'] : []
     const with_ = options ? ['-o', options] : []
     this.#image = { name, format, size, backing, snapshots: [], options }
@@ -160,10 +164,12 @@ class Sequence {
 
   async #resize(): Promise<void> {
     const { name, size } = this.#image
-    const grow = this.#random() < 0.6
-    const to = grow ? size + Math.floor(this.#random() * 3000) * 512 : Math.floor((this.#random() * size) / 512) * 512
-    // Larger again, QEMU's image has old bytes behind the end in its last cluster, and ours zeros.
-    if (!grow) await this.#io(`write -z ${to} ${Math.min(size - to, 2048 * KIB)}`)
+    // Of a disk that ends inside a cluster QEMU's shows, once larger, what lay there or in the base; ours shows zeros.
+    const grow = size % WHOLE === 0 && this.#random() < 0.6
+    const sectors = (bytes: number) => Math.floor((this.#random() * bytes) / 512) * 512
+    const shorter = [sectors(size), WHOLE, 2 * WHOLE].filter((bytes) => bytes > 0 && bytes < size)
+    if (!grow && shorter.length === 0) return
+    const to = grow ? size + sectors(1500 * KIB) : this.#pick(shorter)
     await this.#both('resize', ...(grow ? [] : ['--shrink']), name, String(to))
     await this.#readSize()
   }

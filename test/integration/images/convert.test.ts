@@ -22,6 +22,9 @@ const targets: readonly ConvertOptions[] = [
   { format: 'qcow2', compress: true, parallel: 1 },
   { format: 'qcow2', compress: true, compression: 'zstd', clusterSize: '4K' },
   { format: 'qcow2', size: '7M', sparseSize: '1M' },
+  { format: 'qcow2', extendedL2: true },
+  { format: 'qcow2', extendedL2: true, clusterSize: '16K', preallocation: 'metadata' },
+  { format: 'qcow2', extendedL2: true, compress: true },
 ]
 
 test.each(variedDisks)('I35: %s converts to every kind of target, and reads the same', async (_, make) => {
@@ -42,6 +45,7 @@ test.each(variedDisks)('I35: %s converts to every kind of target, and reads the 
     await qemuImg('check', '-q', target)
     const told = (await qemuInfo(target))['format-specific'] as { data: Record<string, unknown> }
     expect(told.data['compression-type'] ?? 'zlib').toBe(options.compression ?? 'zlib')
+    expect(told.data['extended-l2'] ?? false).toBe(options.extendedL2 ?? false)
   }
 })
 

@@ -28,6 +28,7 @@ test.each([
   [['-o', 'compat=0.10']],
   [['-o', 'refcount_bits=1']],
   [['-o', 'refcount_bits=64']],
+  [['-o', 'extended_l2=on']],
 ])('I16, I23, I27: a safe rebase with %j leaves what the guest reads, and the bases untouched', async (options) => {
   const runtime = openRuntime()
   const folder = makeFolder()

@@ -178,10 +178,10 @@ class Checker {
       TRY(read_padded(image_.file, offset, raw));
       if (all_zero(raw)) continue;
       for (std::uint64_t i = 0; i < geometry_.l2_entries(); ++i) {
-        const std::uint64_t value = load_be64(raw.data() + i * 8);
+        const RawL2Entry value = load_l2_entry(raw.data(), i, geometry_);
         const L2Entry entry = decode_l2(value, geometry_, image_.header.version);
-        if (entry.host == 0 || entry.kind == EntryKind::kCompressed || entry.damage != nullptr) continue;
-        fixed += TRY(check_flag(value, entry.host, offset + i * 8, own));
+        if (entry.host == 0 || entry.compressed || entry.damage != nullptr) continue;
+        fixed += TRY(check_flag(value.descriptor, entry.host, offset + i * geometry_.l2_entry_bytes(), own));
       }
     }
     fixed_corruptions(fixed);

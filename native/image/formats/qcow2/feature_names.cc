@@ -67,7 +67,6 @@ std::string unreadable_feature(const Header& header) {
   if (header.crypt_method == 1) return "AES encryption";
   if (header.crypt_method == 2) return "LUKS encryption";
   if (header.has(Incompatible::kDataFile)) return "external data file";
-  if (header.has(Incompatible::kExtendedL2)) return "extended L2 entries";
   if (header.compression_type > 1) return "compression type " + std::to_string(header.compression_type);
   const std::uint64_t unknown = header.incompatible & ~kKnownIncompatible;
   if (unknown != 0) return incompatible_feature_name(header, static_cast<unsigned>(std::countr_zero(unknown)));

@@ -40,6 +40,10 @@ Status parse_v3_fields(Bytes cluster0, Header& header) {
   if (header.header_length > at::kCompressionType + 1) {
     header.unknown_fields.assign(raw + at::kCompressionType + 1, raw + header.header_length);
   }
+  header.geometry.extended_l2 = header.has(Incompatible::kExtendedL2);
+  if (header.geometry.extended_l2 && header.geometry.cluster_bits < kMinExtendedClusterBits) {
+    return corrupt("extended L2 entries in clusters below 16 KiB", at::kClusterBits);
+  }
   const bool typed = header.has(Incompatible::kCompression);
   if (typed != (header.compression_type != 0)) {
     return corrupt("the compression type and its feature bit disagree", at::kCompressionType);
@@ -190,9 +194,6 @@ Result<Header> parse_header(Bytes cluster0) {
   if (header.version == 3) TRY(parse_v3_fields(cluster0, header));
   if (header.crypt_method > 2) return corrupt("the encryption method is unknown", at::kCryptMethod);
   if (header.crypt_method == 2 && header.version == 2) return corrupt("LUKS in a version 2 image", at::kCryptMethod);
-  if (header.has(Incompatible::kExtendedL2) && header.geometry.cluster_bits < 14) {
-    return corrupt("extended L2 entries in clusters below 16 KiB", at::kClusterBits);
-  }
   TRY(check_tables(header));
   if (header.backing_offset > cluster_size) {
     return corrupt("the backing path lies outside the first cluster", at::kBackingOffset);

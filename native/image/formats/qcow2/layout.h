@@ -41,6 +41,7 @@ inline constexpr std::size_t kFeatureNameBytes = 48;  // type, bit, name
 
 // Limits. Those that the specification leaves open are the ones that QEMU enforces.
 inline constexpr unsigned kMinClusterBits = 9, kMaxClusterBits = 21;
+inline constexpr unsigned kMinExtendedClusterBits = 14;
 inline constexpr std::size_t kMaxBackingPath = 1023;
 inline constexpr std::size_t kMaxBackingFormat = 15;  // what other readers keep a format name in
 inline constexpr std::uint64_t kMaxL1Entries = (32u << 20) / 8;
@@ -57,16 +58,30 @@ inline constexpr std::uint64_t kEntryCopied = std::uint64_t{1} << 63, kEntryComp
                                kEntryReadsZero = 1;
 inline constexpr std::uint64_t kL1Reserved = ~(kOffsetMask | kEntryCopied);
 inline constexpr std::uint64_t kL2Reserved = ~(kOffsetMask | kEntryCopied | kEntryCompressed | kEntryReadsZero);
+// Of an extended entry, whose second half says what reads as zeros.
+inline constexpr std::uint64_t kExtendedL2Reserved = kL2Reserved | kEntryReadsZero;
 inline constexpr std::uint64_t kRefcountOffsetMask = 0xfffffffffffffe00;
 
-// The sizes that follow from cluster_bits and refcount_order.
+// The sizes that follow from cluster_bits, refcount_order and how much an L2 entry tells.
 struct Geometry {
   unsigned cluster_bits = 16;
   unsigned refcount_order = 4;
+  bool extended_l2 = false;  // an entry has two halves and tells 32 units of its cluster apart; else the cluster is one
 
   std::uint64_t cluster() const { return std::uint64_t{1} << cluster_bits; }
-  std::uint64_t l2_entries() const { return std::uint64_t{1} << (cluster_bits - 3); }
-  std::uint64_t l2_span() const { return std::uint64_t{1} << (2 * cluster_bits - 3); }  // guest bytes of one L1 entry
+  // What is mapped, written and zeroed whole: a subcluster, or the cluster.
+  unsigned units_per_cluster() const { return extended_l2 ? 32 : 1; }
+  std::uint64_t unit() const { return cluster() / units_per_cluster(); }
+  // The units, as bits, that bytes from `begin` to `end` of a cluster touch.
+  std::uint32_t units_in(std::uint64_t begin, std::uint64_t end) const {
+    const std::uint64_t first = begin / unit();
+    const std::uint64_t last = (end + unit() - 1) / unit();
+    return static_cast<std::uint32_t>((std::uint64_t{1} << last) - (std::uint64_t{1} << first));
+  }
+  std::uint32_t all_units() const { return units_in(0, cluster()); }
+  std::uint64_t l2_entry_bytes() const { return extended_l2 ? 16 : 8; }
+  std::uint64_t l2_entries() const { return cluster() / l2_entry_bytes(); }
+  std::uint64_t l2_span() const { return l2_entries() << cluster_bits; }  // guest bytes of one L1 entry
   std::uint64_t refcounts_per_block() const { return std::uint64_t{1} << (cluster_bits + 3 - refcount_order); }
   std::uint64_t max_refcount() const {
     return refcount_order == 6 ? ~std::uint64_t{0} : (std::uint64_t{1} << (1u << refcount_order)) - 1;

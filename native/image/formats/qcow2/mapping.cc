@@ -7,11 +7,6 @@ namespace sluicebox::image::qcow2 {
 
 namespace {
 
-// Whether `next`, at `expected_host`, goes on where an extent of `kind` stopped.
-bool continues(EntryKind kind, const L2Entry& next, std::uint64_t expected_host) {
-  return next.kind == kind && kind != EntryKind::kCompressed && next.host == expected_host;
-}
-
 class ExtentFinder {
  public:
   ExtentFinder(ImageState& image, std::uint64_t offset, std::uint64_t length)
@@ -23,7 +18,7 @@ class ExtentFinder {
       if (l1_index >= image_.l1.size()) return image_.corrupt("the L1 table is too small", image_.header.l1_offset);
       const std::uint64_t span_end = std::min(end_, (l1_index + 1) * geometry_.l2_span());
       if ((image_.l1[l1_index] & kOffsetMask) == 0) {
-        if (!accept(L2Entry{})) break;
+        if (!accept(L2Entry{}, 0)) break;
         at_ = span_end;
         continue;
       }
@@ -43,29 +38,39 @@ class ExtentFinder {
   Result<bool> scan(const CachedTable& table, std::uint64_t span_end) {
     std::uint64_t index = at_ % geometry_.l2_span() >> geometry_.cluster_bits;
     for (; at_ < span_end; ++index) {
-      const std::uint64_t raw = table.entry(index);
+      const RawL2Entry raw = load_l2_entry(table.bytes(), index, geometry_);
+      const std::uint64_t cluster_end = std::min(span_end, at_ - geometry_.in_cluster(at_) + geometry_.cluster());
       // Most entries of a sparse disk are 0: inside an unallocated extent they say nothing new.
-      if (raw != 0 || !started_ || extent_.kind != EntryKind::kUnallocated) {
-        const L2Entry entry = decode_l2(raw, geometry_, image_.header.version);
-        if (auto good = check_entry(image_, entry, table.offset() + index * 8); !good.ok()) {
-          if (started_) return false;
-          return std::move(good).error();
-        }
-        if (!accept(entry)) return false;
+      if (raw.empty() && started_ && extent_.kind == EntryKind::kUnallocated && extent_.host == 0) {
+        at_ = cluster_end;
+        continue;
       }
-      at_ = std::min(span_end, at_ - geometry_.in_cluster(at_) + geometry_.cluster());
+      const L2Entry entry = decode_l2(raw, geometry_, image_.header.version);
+      if (auto good = check_entry(image_, entry, table.offset() + index * geometry_.l2_entry_bytes()); !good.ok()) {
+        if (started_) return false;
+        return std::move(good).error();
+      }
+      while (at_ < cluster_end) {
+        const auto unit = static_cast<unsigned>(geometry_.in_cluster(at_) / geometry_.unit());
+        if (!accept(entry, unit)) return false;
+        const std::uint64_t units = unit + entry.alike_from(unit, geometry_);
+        at_ = std::min(cluster_end, at_ - geometry_.in_cluster(at_) + units * geometry_.unit());
+      }
     }
     return true;
   }
 
-  bool accept(const L2Entry& entry) {
+  // Whether what `entry` says of the unit around `at_` begins the extent, or goes on where it stopped.
+  bool accept(const L2Entry& entry, unsigned unit) {
+    const EntryKind kind = entry.kind(unit);
+    const std::uint64_t host = entry.host == 0 ? 0 : entry.host + geometry_.in_cluster(at_);
     if (started_) {
-      return continues(extent_.kind, entry, extent_.host == 0 ? 0 : extent_.host + (at_ - offset_));
+      return kind == extent_.kind && kind != EntryKind::kCompressed &&
+             host == (extent_.host == 0 ? 0 : extent_.host + (at_ - offset_));
     }
     started_ = true;
-    extent_.kind = entry.kind;
-    const bool in_place = entry.kind == EntryKind::kData || (entry.kind == EntryKind::kZero && entry.host != 0);
-    extent_.host = in_place ? entry.host + geometry_.in_cluster(offset_) : entry.host;
+    extent_.kind = kind;
+    extent_.host = kind == EntryKind::kCompressed ? entry.host : host;
     extent_.compressed_bytes = entry.bytes;
     return true;
   }
@@ -95,8 +100,7 @@ Status check_entry(const ImageState& image, const L2Entry& entry, std::uint64_t 
   if (entry.damage != nullptr) return image.corrupt(std::string("an L2 entry has ") + entry.damage, at);
   if (entry.host == 0) return {};
   if (!image.begins_in_file(entry.host)) return image.corrupt("an L2 entry points past the end of the file", at);
-  const std::uint64_t bytes =
-      entry.kind == EntryKind::kCompressed ? std::min(entry.bytes, image.file_end - entry.host) : 1;
+  const std::uint64_t bytes = entry.compressed ? std::min(entry.bytes, image.file_end - entry.host) : 1;
   if (image.metadata.first_in(entry.host, bytes)) return image.corrupt("an L2 entry points at metadata", at);
   return {};
 }

@@ -24,16 +24,15 @@ std::uint64_t refcount_clusters(const Geometry& geometry, std::uint64_t counted)
 }  // namespace
 
 Result<FileSizes> measure_file(const Geometry& geometry, std::uint64_t disk_bytes, std::uint64_t data_bytes) {
-  const std::uint64_t entries = geometry.cluster() / 8;
   const std::uint64_t clusters = geometry.clusters_for(disk_bytes);
-  const std::uint64_t l2_tables = div_round_up(clusters, entries);
+  const std::uint64_t l2_tables = div_round_up(clusters, geometry.l2_entries());
   constexpr std::uint64_t kLargest = std::numeric_limits<std::int64_t>::max();
   if (l2_tables > kMaxL1Entries || clusters > (kLargest / 2) >> geometry.cluster_bits) {
     return Error(ErrorCode::kInvalidArgument, "size: " + std::to_string(disk_bytes) +
                                                   " bytes are more than clusters of " +
                                                   std::to_string(geometry.cluster()) + " bytes can map");
   }
-  const std::uint64_t tables = 1 + l2_tables + div_round_up(l2_tables, entries);  // the header first
+  const std::uint64_t tables = 1 + l2_tables + div_round_up(l2_tables, geometry.cluster() / 8);  // the header first
   const std::uint64_t all = tables + clusters + refcount_clusters(geometry, tables + clusters);
   FileSizes sizes;
   sizes.fully_allocated = all << geometry.cluster_bits;

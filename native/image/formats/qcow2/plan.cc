@@ -46,7 +46,9 @@ Status check_options(const PlanOptions& options) {
   if (options.version == 2 && options.lazy_refcounts) return invalid("lazyRefcounts needs version 3");
   if (options.version == 2 && options.extended_l2) return invalid("extendedL2 needs version 3");
   if (options.version == 2 && options.zstd) return invalid("compression 'zstd' needs version 3");
-  if (options.extended_l2) return Error(ErrorCode::kUnsupported, "extendedL2 is not supported yet");
+  if (options.extended_l2 && options.cluster_size < (1u << kMinExtendedClusterBits)) {
+    return invalid("extendedL2 needs a clusterSize of 16 KiB or more, got " + std::to_string(options.cluster_size));
+  }
   if (options.virtual_size % kSectorBytes != 0) {
     return invalid("size must be a multiple of 512, got " + std::to_string(options.virtual_size));
   }
@@ -131,9 +133,11 @@ Result<Layout> lay_out(const PlanOptions& options) {
   header.size = options.virtual_size;
   header.geometry.cluster_bits = static_cast<unsigned>(std::countr_zero(options.cluster_size));
   header.geometry.refcount_order = static_cast<unsigned>(std::countr_zero(options.refcount_bits));
+  header.geometry.extended_l2 = options.extended_l2;
   header.compatible = options.lazy_refcounts ? kLazyRefcounts : 0;
+  if (options.extended_l2) header.incompatible |= static_cast<std::uint64_t>(Incompatible::kExtendedL2);
   if (options.zstd) {
-    header.incompatible = static_cast<std::uint64_t>(Incompatible::kCompression);
+    header.incompatible |= static_cast<std::uint64_t>(Incompatible::kCompression);
     header.compression_type = 1;
   }
   TRY(place_tables(layout));

@@ -19,7 +19,7 @@ struct PlanOptions {
   unsigned version = 3;         // 2 or 3
   unsigned refcount_bits = 16;  // 1, 2, 4, 8, 16, 32, 64
   bool lazy_refcounts = false;
-  bool extended_l2 = false;  // kUnsupported
+  bool extended_l2 = false;  // entries that tell 32 subclusters of each cluster apart
   bool zstd = false;         // how clusters are compressed, if any will be; else deflate
   std::string backing_path;  // empty: none
   std::string backing_format;

@@ -8,6 +8,7 @@
 #include "image/formats/qcow2/check.h"
 #include "image/formats/qcow2/compressed.h"
 #include "image/formats/qcow2/describe.h"
+#include "image/formats/qcow2/disk_reader.h"
 #include "image/formats/qcow2/feature_names.h"
 #include "image/formats/qcow2/image_state.h"
 #include "image/formats/qcow2/mapping.h"
@@ -27,7 +28,8 @@ class Qcow2Block final : public Block {
 
   DiskFormat format() const override { return DiskFormat::kQcow2; }
   std::uint64_t size() const override { return image_->header.size; }
-  std::uint64_t allocation_unit() const override { return image_->geometry().cluster(); }
+  std::uint64_t allocation_unit() const override { return image_->geometry().unit(); }
+  std::uint64_t packed_unit() const override { return image_->geometry().cluster(); }
   LayerInfo info() const override { return describe(*image_); }
   std::optional<BackingReference> backing() const override { return image_->header.backing; }
   bool has_internal_snapshots() const override { return image_->header.snapshot_count != 0; }
@@ -39,7 +41,7 @@ class Qcow2Block final : public Block {
   Status write(std::uint64_t offset, Bytes data) override;
   Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
   Result<std::unique_ptr<UnitPacker>> make_packer() const override {
-    return make_cluster_packer(compression(), allocation_unit());
+    return make_cluster_packer(compression_of(*image_), packed_unit());
   }
   Status write_packed(std::uint64_t offset, Bytes packed) override;
   Status flush() override { return writer_ ? writer_->flush() : ok_status(); }
@@ -76,8 +78,6 @@ class Qcow2Block final : public Block {
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
-  Status read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out, std::optional<Inflater>& inflater);
-  Compression compression() const { return static_cast<Compression>(image_->header.compression_type); }
   Error read_only() const {
     return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
   }
@@ -161,8 +161,8 @@ Status Qcow2Block::writable(std::uint64_t offset, std::uint64_t length) const {
   TRY(readable(0, 0));
   TRY(within(offset, length, std::max(size(), room_end_)));
   if (!writer_) return read_only();
-  const Geometry& geometry = image_->geometry();
-  if (geometry.in_cluster(offset) != 0 || (geometry.in_cluster(length) != 0 && offset + length != size())) {
+  const std::uint64_t unit = allocation_unit();
+  if (offset % unit != 0 || (length % unit != 0 && offset + length != size())) {
     return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
   }
   return {};
@@ -170,37 +170,7 @@ Status Qcow2Block::writable(std::uint64_t offset, std::uint64_t length) const {
 
 Status Qcow2Block::read(std::uint64_t offset, MutableBytes out) {
   TRY(readable(offset, out.size()));
-  std::optional<Inflater> inflater;
-  while (!out.empty()) {
-    const Extent extent = TRY(find_extent(*image_, offset, out.size()));
-    TRY(read_extent(extent, offset, out.first(extent.length), inflater));
-    offset += extent.length;
-    out = out.subspan(extent.length);
-  }
-  return {};
-}
-
-Status Qcow2Block::read_extent(const Extent& extent, std::uint64_t offset, MutableBytes out,
-                               std::optional<Inflater>& inflater) {
-  if (extent.kind == EntryKind::kData) return read_padded(image_->file, extent.host, out);
-  if (extent.kind != EntryKind::kCompressed) {
-    std::memset(out.data(), 0, out.size());
-    return {};
-  }
-  const Geometry& geometry = image_->geometry();
-  if (!inflater) inflater.emplace(compression());
-  std::vector<std::byte> stream(std::min(extent.compressed_bytes, image_->file_end - extent.host));
-  TRY(read_exact(image_->file, extent.host, stream, "a compressed cluster"));
-  if (out.size() == geometry.cluster()) {
-    if (inflater->inflate(stream, out)) return {};
-  } else {
-    std::vector<std::byte> cluster(geometry.cluster());
-    if (inflater->inflate(stream, cluster)) {
-      std::memcpy(out.data(), cluster.data() + geometry.in_cluster(offset), out.size());
-      return {};
-    }
-  }
-  return image_->corrupt("a compressed cluster does not inflate to one cluster", extent.host);
+  return read_disk(*image_, offset, out);
 }
 
 Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t length) {
@@ -210,16 +180,15 @@ Result<BlockStatus> Qcow2Block::status(std::uint64_t offset, std::uint64_t lengt
   const Extent first = TRY(find_extent(*image_, offset, length));
   BlockStatus status;
   status.length = first.length;
+  if (first.kind != EntryKind::kCompressed && first.host != 0) status.host_offset = first.host;
   switch (first.kind) {
     case EntryKind::kUnallocated:
       break;
     case EntryKind::kZero:
       status.mapping = Mapping::kZero;
-      if (first.host != 0) status.host_offset = first.host;
       break;
     case EntryKind::kData:
       status.mapping = Mapping::kData;
-      status.host_offset = first.host;
       break;
     case EntryKind::kCompressed:
       status.mapping = Mapping::kData;
@@ -267,8 +236,8 @@ Status Qcow2Block::write_zeros(std::uint64_t offset, std::uint64_t length) {
 Status Qcow2Block::write_packed(std::uint64_t offset, Bytes packed) {
   TRY(writable(offset, 0));
   TRY(within(offset, 1, size()));
-  if (packed.empty() || packed.size() >= allocation_unit()) {
-    return Error(ErrorCode::kInternal, "a packed cluster that is no smaller than a cluster");
+  if (packed.empty() || packed.size() >= packed_unit() || offset % packed_unit() != 0) {
+    return Error(ErrorCode::kInternal, "no packed cluster: it is no smaller than one, or begins inside one");
   }
   TRY(prepare_silently());
   return writer_->write_packed(offset, packed);
@@ -307,8 +276,7 @@ Status Qcow2Block::make_room(std::uint64_t new_size) {
   if (!writer_) return read_only();
   TRY(prepare_silently());
   TRY(writer_->make_room(new_size));
-  const Geometry& geometry = image_->geometry();
-  room_end_ = geometry.clusters_for(new_size) << geometry.cluster_bits;
+  room_end_ = checked_align_up(new_size, allocation_unit()).value_or(new_size);
   return {};
 }
 
@@ -322,8 +290,7 @@ Status Qcow2Block::resize(std::uint64_t new_size) {
   TRY(writer_->set_disk_size(new_size));
   room_end_ = 0;
   if (!shrinks) return {};
-  const Geometry& geometry = image_->geometry();
-  TRY(writer_->unmap_from(geometry.clusters_for(new_size) << geometry.cluster_bits));
+  TRY(writer_->unmap_from(new_size));
   return writer_->trim();
 }
 

@@ -192,28 +192,32 @@ class Surveyor {
   Status count_l2_entries(Bytes raw, std::uint64_t table_at, const SurveyedL2& table) {
     std::uint64_t contiguous = 0;
     for (std::uint64_t i = 0; i < geometry_.l2_entries(); ++i) {
-      const std::uint64_t value = load_be64(raw.data() + i * 8);
-      if (value == 0) continue;
-      const std::uint64_t entry_at = table_at + i * 8;
+      const RawL2Entry value = load_l2_entry(raw.data(), i, geometry_);
+      if (value.empty()) continue;
+      const std::uint64_t entry_at = table_at + i * geometry_.l2_entry_bytes();
       const L2Entry entry = decode_l2(value, geometry_, image_.header.version);
       if (table.active && entry.host != 0) {
         ++report_.allocated_clusters;
-        const bool compressed = entry.kind == EntryKind::kCompressed;
-        if (compressed) ++report_.compressed_clusters;
-        if (compressed || (contiguous != 0 && entry.host != contiguous)) ++report_.fragmented_clusters;
-        if (!compressed) contiguous = entry.host + geometry_.cluster();
+        if (entry.compressed) ++report_.compressed_clusters;
+        if (entry.compressed || (contiguous != 0 && entry.host != contiguous)) ++report_.fragmented_clusters;
+        if (!entry.compressed) contiguous = entry.host + geometry_.cluster();
       }
       TRY(count_l2_entry(value, entry, entry_at, table.uses));
     }
     return {};
   }
 
-  Status count_l2_entry(std::uint64_t value, const L2Entry& entry, std::uint64_t entry_at, std::uint32_t uses) {
-    if (entry.damage != nullptr) {
+  Status count_l2_entry(const RawL2Entry& value, const L2Entry& entry, std::uint64_t entry_at, std::uint32_t uses) {
+    if (entry.lost) {
       damaged("offset-unaligned", entry_at, std::string("an L2 entry has ") + entry.damage);
       return {};
     }
-    if (entry.kind != EntryKind::kCompressed && (value & kL2Reserved) != 0) {
+    // Nobody can say what it reads as, but what it uses is known.
+    if (entry.damage != nullptr) {
+      report_corruption(report_, "subcluster-bits", entry_at, std::string("an L2 entry has ") + entry.damage);
+    }
+    const std::uint64_t reserved = geometry_.extended_l2 ? kExtendedL2Reserved : kL2Reserved;
+    if (!entry.compressed && (value.descriptor & reserved) != 0) {
       report_corruption(report_, "reserved-bits", entry_at, "an L2 entry has reserved bits set");
     }
     if (entry.host == 0) return {};
@@ -221,7 +225,7 @@ class Surveyor {
       damaged("offset-past-end", entry_at, "an L2 entry points past the end of the file");
       return {};
     }
-    const std::uint64_t bytes = entry.kind == EntryKind::kCompressed ? entry.bytes : geometry_.cluster();
+    const std::uint64_t bytes = entry.compressed ? entry.bytes : geometry_.cluster();
     if (image_.metadata.first_in(entry.host, std::min(bytes, image_.file_end - entry.host))) {
       report_corruption(report_, "data-over-metadata", entry_at, "an L2 entry points at metadata");
       survey_.data_over_metadata = true;

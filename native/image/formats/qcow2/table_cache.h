@@ -25,7 +25,6 @@ class CachedTable : public std::enable_shared_from_this<CachedTable> {
   const std::byte* bytes() const { return bytes_.data(); }
   std::byte* bytes() { return bytes_.data(); }
   std::size_t size() const { return bytes_.size(); }
-  std::uint64_t entry(std::uint64_t index) const { return load_be64(bytes_.data() + index * 8); }
 
   bool dirty() const { return dirty_end_ != 0; }
   // No pointer on disk leads here yet: it may be written at any time, and must be written whole.

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "image/formats/qcow2/disk_reader.h"
 #include "image/formats/qcow2/mapping.h"
 #include "image/formats/qcow2/survey.h"
 
@@ -18,7 +19,7 @@ constexpr std::size_t kZeroChunk = 1u << 20;
 
 Status Writer::write(std::uint64_t offset, Bytes data) {
   TRY(prepare());
-  const std::uint64_t cut = image_.geometry().in_cluster(data.size());
+  const std::uint64_t cut = data.size() % image_.geometry().unit();
   Bytes whole = data.first(data.size() - cut);
   std::uint64_t at = offset;
   while (!whole.empty()) {
@@ -31,21 +32,27 @@ Status Writer::write(std::uint64_t offset, Bytes data) {
   return relieve();
 }
 
-// The disk ends inside this cluster. The rest is written as zeros, for the day when the disk grows.
+// The disk ends inside this unit. The rest is written as zeros, for the day when the disk grows.
 Status Writer::write_tail_padded(std::uint64_t offset, Bytes data) {
-  std::vector<std::byte> padded(image_.geometry().cluster());
+  std::vector<std::byte> padded(image_.geometry().unit());
   std::memcpy(padded.data(), data.data(), data.size());
   TRY(write_some(offset, padded));
   return {};
 }
 
-// Writes a run of clusters that lie side by side in the file; returns its bytes.
+// Writes a run of clusters that lie side by side in the file, or a part of one; returns its bytes.
 Result<std::uint64_t> Writer::write_some(std::uint64_t offset, Bytes data) {
   const Geometry& geometry = image_.geometry();
   const std::uint64_t span = geometry.l2_span();
   data = data.first(std::min<std::uint64_t>(data.size(), span - offset % span));
   const auto table = TRY(table_for(offset / span));
   const std::uint64_t index = offset % span >> geometry.cluster_bits;
+  const std::uint64_t begin = geometry.in_cluster(offset);
+  if (begin != 0 || data.size() < geometry.cluster()) {
+    const Bytes part = data.first(std::min<std::uint64_t>(data.size(), geometry.cluster() - begin));
+    TRY(write_within(*table, index, offset, part));
+    return part.size();
+  }
   const L2Entry first = TRY(entry_at(*table, index));
   if (TRY(owns(*table, index, first))) return overwrite(*table, index, data);
   return write_new(*table, index, data);
@@ -67,7 +74,7 @@ Result<std::uint64_t> Writer::overwrite(const CachedTable& table, std::uint64_t 
   TRY(image_.write(host, data.first(bytes)));
   auto& changed = const_cast<CachedTable&>(table);
   for (std::uint64_t i = 0; i < count; ++i) {
-    set_entry(changed, index + i, (host + (i << geometry.cluster_bits)) | kEntryCopied);
+    set_entry(changed, index + i, own_cluster(host + (i << geometry.cluster_bits), geometry.all_units()));
   }
   return bytes;
 }
@@ -91,9 +98,65 @@ Result<std::uint64_t> Writer::write_new(CachedTable& table, std::uint64_t index,
   for (std::uint64_t i = 0; i < run.clusters; ++i) {
     const L2Entry old = TRY(entry_at(table, index + i));
     TRY(release(old));
-    set_entry(table, index + i, (run.offset + (i << geometry.cluster_bits)) | kEntryCopied);
+    set_entry(table, index + i, own_cluster(run.offset + (i << geometry.cluster_bits), geometry.all_units()));
   }
   return bytes;
+}
+
+// Whole units of one cluster. One that is not the entry's alone stays as it is: what it holds besides moves along.
+Status Writer::write_within(CachedTable& table, std::uint64_t index, std::uint64_t offset, Bytes data) {
+  const Geometry& geometry = image_.geometry();
+  const std::uint64_t begin = geometry.in_cluster(offset);
+  const std::uint32_t written_units = geometry.units_in(begin, begin + data.size());
+  const L2Entry old = TRY(entry_at(table, index));
+  const bool moves = !TRY(owns(table, index, old));
+  std::uint64_t at = begin;
+  std::vector<std::byte> whole;
+  if (moves && old.has_bytes()) {
+    whole.resize(geometry.cluster());
+    TRY(read_disk(image_, offset - begin, whole));
+    std::memcpy(whole.data() + begin, data.data(), data.size());
+    data = whole;
+    at = 0;
+  }
+  const ClusterRun place = moves ? TRY(allocator_.allocate(1)) : ClusterRun{.offset = old.host, .clusters = 1};
+  data_written_ = true;
+  if (auto written = image_.write(place.offset + at, data); !written.ok()) {
+    if (moves) TRY(give_back(place, 0));
+    return std::move(written).error();
+  }
+  if (moves) TRY(release(old));
+  L2Entry now = own_cluster(place.offset, written_units | (old.compressed ? geometry.all_units() : old.data));
+  now.zero = old.zero & ~written_units;
+  set_entry(table, index, now);
+  return {};
+}
+
+// From here on these units of the cluster at `offset` have no bytes: they read as zeros, or as the backing does. A
+// cluster that no unit has bytes in goes.
+Status Writer::clear_units(CachedTable& table, std::uint64_t index, std::uint64_t offset, std::uint32_t units,
+                           bool zeros) {
+  const Geometry& geometry = image_.geometry();
+  L2Entry old = TRY(entry_at(table, index));
+  if (zeros && (old.zero & units) == units) return {};
+  if (old.compressed && units != geometry.all_units()) {
+    // A write of what is there already makes a plain cluster of it.
+    std::vector<std::byte> first(geometry.unit());
+    TRY(read_disk(image_, offset, first));
+    TRY(write_within(table, index, offset, first));
+    old = TRY(entry_at(table, index));
+  }
+  L2Entry now;
+  now.data = old.data & ~units;
+  now.zero = zeros ? old.zero | units : old.zero & ~units;
+  if (now.data != 0) {
+    now.host = old.host;
+    now.copied = old.copied;
+  } else {
+    TRY(release(old));
+  }
+  set_entry(table, index, now);
+  return {};
 }
 
 // Clusters that nothing came to point at, in memory or on disk.
@@ -124,13 +187,12 @@ Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
     auto table = table_for(at / geometry.l2_span());
     if (!table.ok()) return guarded(std::move(table).error());
     const std::uint64_t span_end = std::min(end, (at / geometry.l2_span() + 1) * geometry.l2_span());
-    for (; at < span_end; at += geometry.cluster()) {
+    while (at < span_end) {
       const std::uint64_t index = at % geometry.l2_span() >> geometry.cluster_bits;
-      auto entry = entry_at(**table, index);
-      if (!entry.ok()) return guarded(std::move(entry).error());
-      if (entry->kind == EntryKind::kZero) continue;
-      TRY(guarded(release(*entry)));
-      set_entry(**table, index, kEntryReadsZero);
+      const std::uint64_t begin = geometry.in_cluster(at);
+      const std::uint64_t part = std::min(geometry.cluster() - begin, span_end - at);
+      TRY(guarded(clear_units(**table, index, at - begin, geometry.units_in(begin, begin + part), true)));
+      at += part;
     }
     TRY(relieve());
   }
@@ -155,8 +217,9 @@ Status Writer::preallocate(ProgressSink& progress, const CancelToken& cancel) {
     // The file grows with its clusters, so that each of them is inside it whenever a pointer is flushed.
     TRY(guarded(image_.file.truncate(std::max(image_.file_end, run_end))));
     image_.file_end = std::max(image_.file_end, run_end);
+    // Where entries can tell, no unit of them is in use yet.
     for (std::uint64_t i = 0; i < run->clusters; ++i) {
-      set_entry(**table, index + i, (run->offset + (i << geometry.cluster_bits)) | kEntryCopied);
+      set_entry(**table, index + i, own_cluster(run->offset + (i << geometry.cluster_bits), 0));
     }
     at += run->clusters;
     TRY(relieve());
@@ -165,17 +228,17 @@ Status Writer::preallocate(ProgressSink& progress, const CancelToken& cancel) {
 }
 
 Result<L2Entry> Writer::entry_at(const CachedTable& table, std::uint64_t index) const {
-  const L2Entry entry = decode_l2(table.entry(index), image_.geometry(), image_.header.version);
-  TRY(check_entry(image_, entry, table.offset() + index * 8));
+  const L2Entry entry = decode_l2(raw_entry(table, index), image_.geometry(), image_.header.version);
+  TRY(check_entry(image_, entry, entry_offset(table, index)));
   return entry;
 }
 
 Result<bool> Writer::owns(const CachedTable& table, std::uint64_t index, const L2Entry& entry) {
-  if (entry.host == 0 || entry.kind == EntryKind::kCompressed) return false;
+  if (entry.host == 0 || entry.compressed) return false;
   const std::uint64_t count = TRY(refcounts_.get(entry.host >> image_.geometry().cluster_bits));
   if (count == 0) return image_.corrupt("a cluster in use has no reference count", entry.host);
   if (count != 1 && entry.copied) {
-    return image_.corrupt("an L2 entry claims for itself a cluster that others use", table.offset() + index * 8);
+    return image_.corrupt("an L2 entry claims for itself a cluster that others use", entry_offset(table, index));
   }
   if (allocator_.found_references(entry.host >> image_.geometry().cluster_bits) > count) {
     return image_.corrupt("a cluster is used more often than it is counted", entry.host);
@@ -186,7 +249,7 @@ Result<bool> Writer::owns(const CachedTable& table, std::uint64_t index, const L
 Status Writer::release(const L2Entry& entry) {
   if (entry.host == 0) return {};
   const Geometry& geometry = image_.geometry();
-  const std::uint64_t bytes = entry.kind == EntryKind::kCompressed ? entry.bytes : geometry.cluster();
+  const std::uint64_t bytes = entry.compressed ? entry.bytes : geometry.cluster();
   const std::uint64_t first = entry.host >> geometry.cluster_bits;
   const std::uint64_t last = (entry.host + bytes - 1) >> geometry.cluster_bits;
   for (std::uint64_t cluster = first; cluster <= last; ++cluster) {
@@ -198,11 +261,12 @@ Status Writer::release(const L2Entry& entry) {
   return {};
 }
 
-void Writer::set_entry(CachedTable& table, std::uint64_t index, std::uint64_t raw) {
-  if (table.entry(index) == raw) return;
-  store_be64(table.bytes() + index * 8, raw);
+void Writer::set_raw_entry(CachedTable& table, std::uint64_t index, const RawL2Entry& raw) {
+  const Geometry& geometry = image_.geometry();
+  if (raw_entry(table, index) == raw) return;
+  store_l2_entry(table.bytes(), index, raw, geometry);
   if (!table.dirty()) dirty_tables_.push_back(table.shared_from_this());
-  table.touch(index * 8, index * 8 + 8);
+  table.touch(index * geometry.l2_entry_bytes(), (index + 1) * geometry.l2_entry_bytes());
 }
 
 // The L2 table to change: the image's own, a new one, or a copy of one that a snapshot uses too.

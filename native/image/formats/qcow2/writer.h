@@ -35,7 +35,7 @@ class Writer {
   Status prepare(ProgressSink& progress, const CancelToken& cancel);
   // What was written since the last flush is given up, and the file is as long as before. Only flush() may follow.
   void abandon();
-  // Ranges of whole clusters, inside the disk; the last one may be cut by its end.
+  // Ranges of whole units, inside the disk; the last one may be cut by its end.
   Status write(std::uint64_t offset, Bytes data);
   Status write_zeros(std::uint64_t offset, std::uint64_t length);
   // One cluster, as the stream that inflates to it.
@@ -47,7 +47,7 @@ class Writer {
   Status make_room(std::uint64_t disk_bytes);
   // One write of the header, durable on return. What was written before is flushed first.
   Status set_disk_size(std::uint64_t bytes);
-  // Unmaps all clusters from `offset` on, the first of one: they read as the backing does, or as zeros.
+  // Unmaps all units from `offset` on that begin there or behind: they read as the backing does, or as zeros.
   Status unmap_from(std::uint64_t offset);
   // Flushes, and cuts the end of the file off that nothing uses.
   Status trim();
@@ -68,6 +68,8 @@ class Writer {
   Result<std::uint64_t> write_some(std::uint64_t offset, Bytes data);
   Result<std::uint64_t> overwrite(const CachedTable& table, std::uint64_t index, Bytes data);
   Result<std::uint64_t> write_new(CachedTable& table, std::uint64_t index, Bytes data);
+  Status write_within(CachedTable& table, std::uint64_t index, std::uint64_t offset, Bytes data);
+  Status clear_units(CachedTable& table, std::uint64_t index, std::uint64_t offset, std::uint32_t units, bool zeros);
   Status give_back(const ClusterRun& run, std::uint64_t from);
   Status write_stream(std::uint64_t offset, Bytes stream);
   Result<std::uint64_t> place_stream(std::uint64_t bytes);
@@ -77,12 +79,24 @@ class Writer {
   Result<L2Entry> entry_at(const CachedTable& table, std::uint64_t index) const;
   // The entry's cluster is this entry's alone, so it may be written in place.
   Result<bool> owns(const CachedTable& table, std::uint64_t index, const L2Entry& entry);
-  void set_entry(CachedTable& table, std::uint64_t index, std::uint64_t raw);
+  void set_raw_entry(CachedTable& table, std::uint64_t index, const RawL2Entry& raw);
+  void set_entry(CachedTable& table, std::uint64_t index, const L2Entry& entry) {
+    set_raw_entry(table, index, encode_l2(entry, image_.geometry()));
+  }
+  RawL2Entry raw_entry(const CachedTable& table, std::uint64_t index) const {
+    return load_l2_entry(table.bytes(), index, image_.geometry());
+  }
+  std::uint64_t entry_offset(const CachedTable& table, std::uint64_t index) const {
+    return table.offset() + index * image_.geometry().l2_entry_bytes();
+  }
+  static L2Entry own_cluster(std::uint64_t host, std::uint32_t data) {
+    return {.host = host, .data = data, .copied = true};
+  }
   // What the entry points at loses a reference, once the entry's successor is durable.
   Status release(const L2Entry& entry);
   Status grow_l1(std::uint64_t entries);
   Status unmap_table(std::uint64_t l1_index);
-  Status unmap_in_table(std::uint64_t l1_index, std::uint64_t first);
+  Status unmap_in_table(std::uint64_t offset);
   Status release_entry(const CachedTable& table, std::uint64_t index);
   Status drop_empty_blocks();
   Status relieve();

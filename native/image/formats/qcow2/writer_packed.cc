@@ -28,7 +28,8 @@ Status Writer::write_stream(std::uint64_t offset, Bytes stream) {
   }
   TRY(release(old));
   const std::uint64_t more_sectors = last / kSectorBytes - host / kSectorBytes;
-  set_entry(*table, index, kEntryCompressed | more_sectors << compressed_offset_bits(geometry) | host);
+  const std::uint64_t descriptor = kEntryCompressed | more_sectors << compressed_offset_bits(geometry) | host;
+  set_raw_entry(*table, index, {.descriptor = descriptor});
   packed_end_ = geometry.in_cluster(last + 1) == 0 ? 0 : last + 1;
   return {};
 }

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <array>
 
+#include "base/checked.h"
 #include "image/formats/qcow2/mapping.h"
 #include "image/formats/qcow2/writer.h"
 
@@ -9,7 +10,7 @@ namespace sluicebox::image::qcow2 {
 // What a shrink that was cut short, or another tool, left mapped there would come to light again.
 Status Writer::make_room(std::uint64_t disk_bytes) {
   const Geometry& geometry = image_.geometry();
-  TRY(unmap_from(geometry.clusters_for(image_.header.size) << geometry.cluster_bits));
+  TRY(unmap_from(image_.header.size));
   return guarded(grow_l1(geometry.l1_entries_for(disk_bytes)));
 }
 
@@ -52,10 +53,11 @@ Status Writer::unmap_from(std::uint64_t offset) {
   TRY(prepare());
   TRY(flush());  // so that no table which goes now waits to be written
   const std::uint64_t span = image_.geometry().l2_span();
-  for (std::uint64_t at = offset; at / span < image_.l1.size(); at = (at / span + 1) * span) {
+  const auto first = checked_align_up(offset, image_.geometry().unit());
+  if (!first) return {};
+  for (std::uint64_t at = *first; at / span < image_.l1.size(); at = (at / span + 1) * span) {
     if ((image_.l1[at / span] & kOffsetMask) == 0) continue;
-    const std::uint64_t first = at % span >> image_.geometry().cluster_bits;
-    TRY(guarded(first == 0 ? unmap_table(at / span) : unmap_in_table(at / span, first)));
+    TRY(guarded(at % span == 0 ? unmap_table(at / span) : unmap_in_table(at)));
     TRY(relieve());
   }
   return {};
@@ -68,7 +70,7 @@ Status Writer::unmap_table(std::uint64_t l1_index) {
   const std::uint64_t count = TRY(refcounts_.get(cluster));
   if (count == 0) return image_.corrupt("an L2 table in use has no reference count", table->offset());
   for (std::uint64_t i = 0; i < image_.geometry().l2_entries(); ++i) {
-    if (table->entry(i) != 0) TRY(release_entry(*table, i));
+    if (!raw_entry(*table, i).empty()) TRY(release_entry(*table, i));
   }
   if (count != 1) image_.metadata.remove(table->offset());  // from here on it is the snapshots' alone
   released_.push_back(cluster);
@@ -77,12 +79,17 @@ Status Writer::unmap_table(std::uint64_t l1_index) {
   return {};
 }
 
-Status Writer::unmap_in_table(std::uint64_t l1_index, std::uint64_t first) {
-  const auto table = TRY(table_for(l1_index));
-  for (std::uint64_t i = first; i < image_.geometry().l2_entries(); ++i) {
-    if (table->entry(i) == 0) continue;
-    TRY(release_entry(*table, i));
-    set_entry(*table, i, 0);
+// The rest of the table that maps `offset`.
+Status Writer::unmap_in_table(std::uint64_t offset) {
+  const Geometry& geometry = image_.geometry();
+  const auto table = TRY(table_for(offset / geometry.l2_span()));
+  std::uint64_t begin = geometry.in_cluster(offset);
+  std::uint64_t at = offset - begin;
+  for (std::uint64_t i = at % geometry.l2_span() >> geometry.cluster_bits; i < geometry.l2_entries(); ++i) {
+    const std::uint32_t units = geometry.units_in(begin, geometry.cluster());
+    if (!raw_entry(*table, i).empty()) TRY(clear_units(*table, i, at, units, false));
+    at += geometry.cluster();
+    begin = 0;
   }
   return {};
 }

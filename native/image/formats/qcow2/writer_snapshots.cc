@@ -153,10 +153,10 @@ Status Writer::walk_tree(const std::vector<std::uint64_t>& l1, const Visit& visi
     const auto table = TRY(image_.l2_tables.load(offset));
     TRY(visit(offset >> geometry.cluster_bits));
     for (std::uint64_t i = 0; i < geometry.l2_entries(); ++i) {
-      if (table->entry(i) == 0) continue;
+      if (raw_entry(*table, i).empty()) continue;
       const L2Entry entry = TRY(entry_at(*table, i));
       if (entry.host == 0) continue;
-      const std::uint64_t bytes = entry.kind == EntryKind::kCompressed ? entry.bytes : geometry.cluster();
+      const std::uint64_t bytes = entry.compressed ? entry.bytes : geometry.cluster();
       const std::uint64_t last = (entry.host + bytes - 1) >> geometry.cluster_bits;
       for (std::uint64_t each = entry.host >> geometry.cluster_bits; each <= last; ++each) TRY(visit(each));
     }
@@ -214,8 +214,10 @@ Status Writer::drop_flags(const std::vector<std::uint64_t>& l1, bool active) {
     if (offset == 0) continue;
     const auto table = TRY(image_.l2_tables.load(offset));
     for (std::uint64_t i = 0; i < image_.geometry().l2_entries(); ++i) {
-      const std::uint64_t raw = table->entry(i);
-      if ((raw & kEntryCompressed) == 0) set_entry(*table, i, raw & ~kEntryCopied);
+      RawL2Entry raw = raw_entry(*table, i);
+      if ((raw.descriptor & kEntryCompressed) != 0) continue;
+      raw.descriptor &= ~kEntryCopied;
+      set_raw_entry(*table, i, raw);
     }
     if (active && (image_.l1[l1_index] & kEntryCopied) != 0) {
       image_.l1[l1_index] &= ~kEntryCopied;
@@ -235,11 +237,11 @@ Status Writer::set_flags() {
     if (offset == 0 || TRY(refcounts_.get(offset >> geometry.cluster_bits)) != 1) continue;
     const auto table = TRY(image_.l2_tables.load(offset));
     for (std::uint64_t i = 0; i < geometry.l2_entries(); ++i) {
-      if (table->entry(i) == 0) continue;
-      const L2Entry entry = TRY(entry_at(*table, i));
-      if (entry.host == 0 || entry.kind == EntryKind::kCompressed) continue;
-      const bool once = TRY(refcounts_.get(entry.host >> geometry.cluster_bits)) == 1;
-      set_entry(*table, i, (table->entry(i) & ~kEntryCopied) | (once ? kEntryCopied : 0));
+      if (raw_entry(*table, i).empty()) continue;
+      L2Entry entry = TRY(entry_at(*table, i));
+      if (entry.host == 0 || entry.compressed) continue;
+      entry.copied = TRY(refcounts_.get(entry.host >> geometry.cluster_bits)) == 1;
+      set_entry(*table, i, entry);
     }
     if ((image_.l1[l1_index] & kEntryCopied) == 0) {
       image_.l1[l1_index] |= kEntryCopied;
