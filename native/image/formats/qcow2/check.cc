@@ -103,6 +103,7 @@ class Checker {
       // As far as it is in use when this is over.
       if (!past_end && (counted != 0 || !may_lower())) note_end(first + i);
       if (stored == counted) continue;
+      differing_ = true;
       const std::uint64_t offset = (first + i) << geometry_.cluster_bits;
       const std::string numbers = "refcount " + std::to_string(stored) + ", referred to " + std::to_string(counted) +
                                   (counted == 1 ? " time" : " times");
@@ -137,6 +138,7 @@ class Checker {
       report_corruption(report_, "refcount-too-low", cluster << geometry_.cluster_bits,
                         "refcount 0, referred to " + std::to_string(counted) + (counted == 1 ? " time" : " times"));
       ++uncounted_;
+      differing_ = true;
       survey_.refcounts_damaged = true;
     });
   }
@@ -156,6 +158,7 @@ class Checker {
 
   // What is stored by now; 0 where nothing is.
   Result<std::uint64_t> stored_count(std::uint64_t cluster) {
+    if (!differing_) return survey_.counts.get(cluster);
     const std::uint64_t index = cluster / geometry_.refcounts_per_block();
     if (!rebuilt_ && (index >= survey_.usable_blocks.size() || !survey_.usable_blocks[index])) return std::uint64_t{0};
     if (!stored_) stored_.emplace(image_);
@@ -235,6 +238,7 @@ class Checker {
   Survey survey_;
   std::uint64_t uncounted_ = 0;  // clusters in use without a block
   bool whole_ = false;
+  bool differing_ = false;  // some stored count is not what was counted
   bool written_ = false, rebuilt_ = false, repairs_flags_ = false;
   std::optional<Refcounts> stored_;  // read after the counts were repaired
   std::optional<std::uint64_t> highest_;
