@@ -123,6 +123,7 @@ inline void survive(const Image& start, const OpenImage& open, const std::functi
       must(writer->write(0, pattern(unit, 99)));
       must(writer->flush());
       REQUIRE(check(*writer).corruptions == 0);
+      REQUIRE(check(*writer, Repair::kAll).corruptions == 0);
       must(writer->write(writer->size() - unit, pattern(unit, 98)));
       must(writer->flush());
       Image again = read_all(*must(open(disk, false)));

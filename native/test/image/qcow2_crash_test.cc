@@ -6,53 +6,11 @@
 namespace sluicebox::image::qcow2 {
 namespace {
 
-// One thing done to an image, and what its disk reads afterwards, cluster by cluster.
-struct Scenario {
-  const char* name;
-  std::function<void(Block&)> act;
-};
-
-std::vector<std::byte> disk_of(const std::vector<std::byte>& bytes) {
-  MemoryFile file(bytes);
-  return read_all(*open_readable(file));
-}
-
-// After a crash behind each event, with none, all and three random subsets of the unsynced sectors on disk.
-void survive(const std::vector<std::byte>& start, const Scenario& scenario) {
-  MemoryFile file(start);
-  file.start_journal();
-  {
-    auto block = open_writable(file);
-    scenario.act(*block);
-    must(block->flush());
-  }
-  const auto before = disk_of(start);
-  const auto after = disk_of(file.bytes());
-  const std::size_t unit = open_readable(file)->allocation_unit();
-  for (std::size_t events = 0; events <= file.journal().size(); ++events) {
-    for (const std::uint64_t seed : crash_seeds(events)) {
-      CAPTURE(scenario.name);
-      CAPTURE(events);
-      CAPTURE(seed);
-      const auto crashed = file.after_crash(events, seed);
-      MemoryFile disk(crashed);
-      auto block = open_readable(disk);
-      const CheckReport report = check(*block);
-      REQUIRE_MESSAGE(report.corruptions == 0, report.problems.front().kind, " ", report.problems.front().message);
-      const auto now = read_all(*block);
-      for (std::size_t at = 0; at < now.size(); at += unit) {
-        const std::size_t length = std::min(unit, now.size() - at);
-        const bool old_bytes = std::memcmp(now.data() + at, before.data() + at, length) == 0;
-        const bool new_bytes = std::memcmp(now.data() + at, after.data() + at, length) == 0;
-        REQUIRE_MESSAGE((old_bytes || new_bytes), "the unit at ", at, " reads as neither before nor after");
-      }
-      // It can be written again.
-      auto writer = open_writable(disk);
-      must(writer->write(0, pattern(unit, 99)));
-      must(writer->flush());
-      REQUIRE(check(*writer).corruptions == 0);
-    }
-  }
+// After a crash at any point of `what`.
+void survive(const std::vector<std::byte>& start, const char* what, const std::function<void(Block&)>& act) {
+  CAPTURE(what);
+  const auto open = [](File& file, bool writable) { return open_qcow2(file, {.writable = writable}); };
+  testing::survive(start, open, act);
 }
 
 }  // namespace
@@ -63,11 +21,11 @@ TEST_CASE("I37: killed at any write or sync, with any of the unsynced sectors on
     PlanOptions options = disk(512 * 700, 512);
     options.refcount_bits = bits;
     const auto empty = planned(options);
-    survive(empty, {"first writes", [](Block& block) {
-                      must(block.write(0, pattern(512 * 3, 1)));
-                      must(block.flush());
-                      must(block.write(512 * 100, pattern(512 * 70, 2)));
-                    }});
+    survive(empty, "first writes", [](Block& block) {
+      must(block.write(0, pattern(512 * 3, 1)));
+      must(block.flush());
+      must(block.write(512 * 100, pattern(512 * 70, 2)));
+    });
     MemoryFile file(empty);
     {
       auto block = open_writable(file);
@@ -75,13 +33,13 @@ TEST_CASE("I37: killed at any write or sync, with any of the unsynced sectors on
       must(block->flush());
     }
     const auto filled = file.bytes();
-    survive(filled, {"zeros over data, then data where that was", [](Block& block) {
-                       must(block.write_zeros(512 * 10, 512 * 20));
-                       must(block.flush());
-                       must(block.write(512 * 200, pattern(512 * 30, 4)));
-                       must(block.flush());
-                       must(block.write_zeros(512 * 300, 512 * 5));
-                     }});
+    survive(filled, "zeros over data, then data where that was", [](Block& block) {
+      must(block.write_zeros(512 * 10, 512 * 20));
+      must(block.flush());
+      must(block.write(512 * 200, pattern(512 * 30, 4)));
+      must(block.flush());
+      must(block.write_zeros(512 * 300, 512 * 5));
+    });
   }
 }
 
@@ -90,12 +48,12 @@ TEST_CASE("I37: so it is where clusters are written in parts, their own, a snaps
   PlanOptions options = disk(16384 * 5, 16384);
   options.extended_l2 = true;
   const auto empty = planned(options);
-  survive(empty, {"first writes", [](Block& block) {
-                    must(block.write(kUnit * 3, pattern(kUnit * 5, 1)));
-                    must(block.flush());
-                    must(block.write(kUnit * 20, pattern(kUnit * 30, 2)));
-                    must(block.write_zeros(kUnit * 70, kUnit * 4));
-                  }});
+  survive(empty, "first writes", [](Block& block) {
+    must(block.write(kUnit * 3, pattern(kUnit * 5, 1)));
+    must(block.flush());
+    must(block.write(kUnit * 20, pattern(kUnit * 30, 2)));
+    must(block.write_zeros(kUnit * 70, kUnit * 4));
+  });
   MemoryFile file(empty);
   {
     auto block = open_writable(file);
@@ -109,15 +67,15 @@ TEST_CASE("I37: so it is where clusters are written in parts, their own, a snaps
     must(block->flush());
   }
   // No unit is written twice: what lies between two flushes would be neither before nor after.
-  survive(file.bytes(), {"parts of clusters", [](Block& block) {
-                           must(block.write(kUnit * 12, pattern(kUnit * 2, 5)));  // a snapshot's
-                           must(block.write_zeros(kUnit * 61, kUnit));
-                           must(block.write(kUnit * 100, pattern(kUnit * 2, 6)));  // compressed
-                           must(block.flush());
-                           must(block.write_zeros(kUnit * 14, kUnit));
-                           must(block.write(kUnit * 62, pattern(kUnit, 7)));
-                           must(block.write_zeros(kUnit * 40, kUnit * 20));
-                         }});
+  survive(file.bytes(), "parts of clusters", [](Block& block) {
+    must(block.write(kUnit * 12, pattern(kUnit * 2, 5)));  // a snapshot's
+    must(block.write_zeros(kUnit * 61, kUnit));
+    must(block.write(kUnit * 100, pattern(kUnit * 2, 6)));  // compressed
+    must(block.flush());
+    must(block.write_zeros(kUnit * 14, kUnit));
+    must(block.write(kUnit * 62, pattern(kUnit, 7)));
+    must(block.write_zeros(kUnit * 40, kUnit * 20));
+  });
 }
 
 TEST_CASE("I37: so it is while the refcount table moves to make room") {
@@ -130,11 +88,11 @@ TEST_CASE("I37: so it is while the refcount table moves to make room") {
     must(block->flush());
   }
   const std::uint64_t table = load_be64(file.bytes().data() + 48);
-  Scenario grow{"growth", [](Block& block) { must(block.write(512 * 4000, pattern(512 * 600, 2))); }};
+  const auto grow = [](Block& block) { must(block.write(512 * 4000, pattern(512 * 600, 2))); };
   MemoryFile grown(file.bytes());
   {
     auto block = open_writable(grown);
-    grow.act(*block);
+    grow(*block);
     must(block->flush());
   }
   REQUIRE(load_be64(grown.bytes().data() + 48) != table);
@@ -146,7 +104,7 @@ TEST_CASE("I37: so it is while the refcount table moves to make room") {
   journaled.start_journal();
   {
     auto block = open_writable(journaled);
-    grow.act(*block);
+    grow(*block);
     must(block->flush());
   }
   const std::size_t all = journaled.journal().size();

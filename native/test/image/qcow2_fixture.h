@@ -16,30 +16,19 @@
 #include "base/bytes.h"
 #include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
+#include "test/image/format_fixture.h"
 #include "test/image/memory_file.h"
 
 namespace sluicebox::image::qcow2 {
 
-template <typename T>
-T must(Result<T> result) {
-  if (!result.ok()) FAIL(error_code_name(result.error().code), ": ", result.error().message);
-  return std::move(result).value();
-}
-inline void must(Status status) {
-  if (!status.ok()) FAIL(error_code_name(status.error().code), ": ", status.error().message);
-}
-
-inline std::vector<std::byte> apply(const ImagePlan& plan) {
-  std::vector<std::byte> bytes(plan.minimum_file_size);
-  for (const ImagePlanWrite& write : plan.all()) {
-    std::copy(write.bytes.begin(), write.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(write.offset));
-  }
-  return bytes;
-}
+using testing::check;
+using testing::must;
+using testing::pattern;
+using testing::read_all;
 
 inline std::vector<std::byte> planned(const PlanOptions& options) {
   std::vector<std::byte> scratch(must(plan_scratch_size(options)));
-  return apply(must(plan_qcow2(options, scratch)));
+  return testing::apply(must(plan_qcow2(options, scratch)));
 }
 
 inline PlanOptions disk(std::uint64_t size, std::uint64_t cluster_size = 65536) {
@@ -51,29 +40,6 @@ inline PlanOptions disk(std::uint64_t size, std::uint64_t cluster_size = 65536) 
 
 inline std::unique_ptr<Block> open_writable(File& file) { return must(open_qcow2(file, {.writable = true})); }
 inline std::unique_ptr<Block> open_readable(File& file) { return must(open_qcow2(file, {})); }
-
-// Bytes that differ by place and by seed, and compress little.
-inline std::vector<std::byte> pattern(std::size_t bytes, std::uint64_t seed) {
-  std::vector<std::byte> out(bytes);
-  std::uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
-  for (std::byte& byte : out) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    byte = static_cast<std::byte>(state >> 56);
-  }
-  return out;
-}
-
-inline std::vector<std::byte> read_all(Block& block) {
-  std::vector<std::byte> out(block.size());
-  must(block.read(0, out));
-  return out;
-}
-
-inline CheckReport check(Block& block, Repair repair = Repair::kNone) {
-  NoProgress progress;
-  const CancelToken cancel;
-  return must(block.check(repair, progress, cancel));
-}
 
 // A directory that goes away with the test.
 class Scratch {

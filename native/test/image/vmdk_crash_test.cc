@@ -5,75 +5,34 @@
 namespace sluicebox::image::vmdk {
 namespace {
 
-struct VmdkScenario {
-  const char* name;
-  std::function<void(Block&)> act;
-};
-
-std::vector<std::byte> guest_of(const std::vector<std::byte>& bytes) {
-  MemoryFile file(bytes);
-  return read_all(*open_readable(file));
-}
-
-// After a crash behind each event, with none, all and three random subsets of the unsynced sectors on disk.
-void survive_vmdk(const std::vector<std::byte>& start, const VmdkScenario& scenario) {
-  MemoryFile file(start);
-  file.start_journal();
-  {
-    auto block = open_writable(file);
-    scenario.act(*block);
-    must(block->flush());
-  }
-  const auto before = guest_of(start);
-  const auto after = guest_of(file.bytes());
-  const std::size_t unit = open_readable(file)->allocation_unit();
-  for (std::size_t events = 0; events <= file.journal().size(); ++events) {
-    for (const std::uint64_t seed : crash_seeds(events)) {
-      CAPTURE(scenario.name);
-      CAPTURE(events);
-      CAPTURE(seed);
-      MemoryFile disk(file.after_crash(events, seed));
-      auto block = open_readable(disk);
-      const CheckReport report = check(*block);
-      REQUIRE_MESSAGE(report.corruptions == 0, report.problems.front().kind, " ", report.problems.front().message);
-      const auto now = read_all(*block);
-      for (std::size_t at = 0; at < now.size(); at += unit) {
-        const std::size_t length = std::min(unit, now.size() - at);
-        const bool old_bytes = std::memcmp(now.data() + at, before.data() + at, length) == 0;
-        const bool new_bytes = std::memcmp(now.data() + at, after.data() + at, length) == 0;
-        REQUIRE_MESSAGE((old_bytes || new_bytes), "the unit at ", at, " reads as neither before nor after");
-      }
-      // It can be written again, and what leaked at its end goes.
-      auto writer = open_writable(disk);
-      must(writer->write(0, pattern(unit, 99)));
-      must(writer->flush());
-      REQUIRE(check(*writer).corruptions == 0);
-      REQUIRE(check(*writer, Repair::kAll).corruptions == 0);
-    }
-  }
+// After a crash at any point of `what`.
+void survive_vmdk(const std::vector<std::byte>& start, const char* what, const std::function<void(Block&)>& act) {
+  CAPTURE(what);
+  const auto open = [](File& file, bool writable) { return open_vmdk(file, {.writable = writable}); };
+  testing::survive(start, open, act);
 }
 
 }  // namespace
 
 TEST_CASE("I37: killed at any write or sync, with any of the unsynced sectors on disk, a sparse vmdk is sound") {
   const auto empty = planned(disk(4096 * 1300, 4096));
-  survive_vmdk(empty, {"first writes", [](Block& block) {
-                         must(block.write(0, pattern(4096 * 3, 1)));
-                         must(block.flush());
-                         must(block.write(4096 * 500, pattern(4096 * 20, 2)));
-                       }});
+  survive_vmdk(empty, "first writes", [](Block& block) {
+    must(block.write(0, pattern(4096 * 3, 1)));
+    must(block.flush());
+    must(block.write(4096 * 500, pattern(4096 * 20, 2)));
+  });
   MemoryFile file(empty);
   {
     auto block = open_writable(file);
     must(block->write(0, pattern(4096 * 8, 3)));
     must(block->flush());
   }
-  survive_vmdk(file.bytes(), {"data elsewhere, and zeros", [](Block& block) {
-                                must(block.write(4096 * 1200, pattern(4096 * 3, 4)));
-                                must(block.flush());
-                                must(block.write_zeros(4096 * 100, 4096 * 2));
-                              }});
-  survive_vmdk(file.bytes(), {"emptied", [](Block& block) { must(block.make_empty()); }});
+  survive_vmdk(file.bytes(), "data elsewhere, and zeros", [](Block& block) {
+    must(block.write(4096 * 1200, pattern(4096 * 3, 4)));
+    must(block.flush());
+    must(block.write_zeros(4096 * 100, 4096 * 2));
+  });
+  survive_vmdk(file.bytes(), "emptied", [](Block& block) { must(block.make_empty()); });
 }
 
 TEST_CASE("I37: killed at any write or sync, a rebased vmdk has the old backing or the new one, whole") {

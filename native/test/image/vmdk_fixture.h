@@ -13,23 +13,20 @@
 
 #include "image/formats/vmdk/plan.h"
 #include "image/formats/vmdk/vmdk.h"
+#include "test/image/format_fixture.h"
 #include "test/image/memory_file.h"
 #include "test/image/qemu.h"
 #include "test/image/temp_dir.h"
 
 namespace sluicebox::image::vmdk {
 
+using testing::check;
+using testing::must;
+using testing::pattern;
+using testing::put;
 using testing::qemu_img;
+using testing::read_all;
 using testing::TempDir;
-
-template <typename T>
-T must(Result<T> result) {
-  if (!result.ok()) FAIL(error_code_name(result.error().code), ": ", result.error().message);
-  return std::move(result).value();
-}
-inline void must(Status status) {
-  if (!status.ok()) FAIL(error_code_name(status.error().code), ": ", status.error().message);
-}
 
 inline PlanOptions disk(std::uint64_t size, std::uint64_t grain = 65536,
                         Subformat subformat = Subformat::kMonolithicSparse) {
@@ -42,10 +39,8 @@ inline PlanOptions disk(std::uint64_t size, std::uint64_t grain = 65536,
 }
 
 inline std::vector<std::byte> apply(const FilePlan& plan) {
-  std::vector<std::byte> bytes(std::max(plan.minimum_file_size, plan.data_bytes));
-  for (const ImagePlanWrite& write : plan.all()) {
-    std::copy(write.bytes.begin(), write.bytes.end(), bytes.begin() + static_cast<std::ptrdiff_t>(write.offset));
-  }
+  std::vector<std::byte> bytes = testing::apply(plan);
+  bytes.resize(std::max<std::size_t>(bytes.size(), plan.data_bytes));
   return bytes;
 }
 
@@ -68,34 +63,6 @@ inline std::map<std::string, std::vector<std::byte>> planned_files(const PlanOpt
 inline std::unique_ptr<Block> open_writable(File& file) { return must(open_vmdk(file, {.writable = true})); }
 inline std::unique_ptr<Block> open_readable(File& file) { return must(open_vmdk(file, {})); }
 
-// Bytes that differ by place and by seed, and compress little.
-inline std::vector<std::byte> pattern(std::size_t bytes, std::uint64_t seed) {
-  std::vector<std::byte> out(bytes);
-  std::uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
-  for (std::byte& byte : out) {
-    state = state * 6364136223846793005u + 1442695040888963407u;
-    byte = static_cast<std::byte>(state >> 56);
-  }
-  return out;
-}
-
-inline std::vector<std::byte> read_all(Block& block) {
-  std::vector<std::byte> out(block.size());
-  must(block.read(0, out));
-  return out;
-}
-
-inline CheckReport check(Block& block, Repair repair = Repair::kNone) {
-  NoProgress progress;
-  const CancelToken cancel;
-  return must(block.check(repair, progress, cancel));
-}
-
-inline void put(const std::string& path, const std::vector<std::byte>& bytes) {
-  std::ofstream out(path, std::ios::binary);
-  out.write(reinterpret_cast<const char*>(bytes.data()), static_cast<std::streamsize>(bytes.size()));  // byte to char
-  REQUIRE(out.good());
-}
 inline std::vector<std::byte> get(const std::string& path) {
   const std::string text = testing::slurp(path);
   const Bytes bytes = as_bytes(text);
