@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "image/ops/check.h"
 #include "image/ops/commit.h"
 #include "image/ops/create.h"
@@ -201,6 +203,64 @@ TEST_CASE("I14: a qcow2 overlay over a vhd records it as qemu-img names it, and 
   CHECK(info.backing->format == "vpc");
   const std::string ours = must(testing::guest_bytes(directory.file("over.qcow2"), DiskFormat::kQcow2));
   CHECK(ours == testing::guest_bytes_by_qemu(directory.file("over.qcow2"), "qcow2", directory.file("raw")));
+}
+
+TEST_CASE("I14, I20: a vhd is created over a vhd, of its size, and stands on it by its name and its id") {
+  const testing::TempDir directory;
+  std::filesystem::create_directory(directory.file("bases"));
+  const std::string base = directory.file("bases/base.vhd");
+  testing::put(base, parent_image());
+  const std::string whole = must(testing::guest_bytes(base, DiskFormat::kVhd));
+  Operation operation;
+  for (const std::string& named : {std::string("bases/base.vhd"), base}) {
+    CAPTURE(named);
+    CreateOptions options{.overwrite = true, .format = VhdCreate{}};
+    options.backing = BackingOption{.path = named, .format = DiskFormat::kVhd};
+    const std::string child = directory.file("child.vhd");
+    const ImageInfo info = must(create_image(child, options, operation.context));
+    CHECK(info.virtual_bytes == kChildDisk);
+    REQUIRE(info.backing);
+    CHECK(info.backing->path == named);
+    CHECK(info.backing->resolved_path == base);
+    CHECK(must(testing::guest_bytes(child, DiskFormat::kVhd)) == whole);
+    CHECK(must(check_image(child, {}, operation.context)).leaks == 0);
+    PosixFile file(UniqueFd(::open(child.c_str(), O_RDONLY | O_CLOEXEC)), child);
+    std::vector<std::byte> raw(kHeaderBytes);
+    must(read_exact(file, kFooterBytes, raw, "the header"));
+    struct stat written = {};
+    REQUIRE(::stat(base.c_str(), &written) == 0);
+    CHECK(must(parse_dynamic_header(raw)).parent_time == timestamp_of(written.st_mtime));
+    // And one over that one.
+    options.backing->path = "child.vhd";
+    options.size = kChildDisk * 2;
+    CHECK(must(create_image(directory.file("top.vhd"), options, operation.context)).virtual_bytes == kChildDisk * 2);
+    CHECK(must(testing::guest_bytes(directory.file("top.vhd"), DiskFormat::kVhd)) ==
+          whole + std::string(kChildDisk, '\0'));
+  }
+}
+
+TEST_CASE("a vhd over another format, over nothing, or over what was not opened, is refused by name and not there") {
+  const testing::TempDir directory;
+  testing::put(directory.file("base.vhd"), parent_image());
+  Operation operation;
+  const auto refused = [&](CreateOptions options) {
+    const auto made = create_image(directory.file("child.vhd"), options, operation.context);
+    REQUIRE_FALSE(made.ok());
+    CHECK_FALSE(std::filesystem::exists(directory.file("child.vhd")));
+    return made.error().code;
+  };
+  CreateOptions options{.format = VhdCreate{}};
+  for (const DiskFormat format : {DiskFormat::kRaw, DiskFormat::kQcow2, DiskFormat::kVmdk, DiskFormat::kVhdx}) {
+    options.backing = BackingOption{.path = "base.vhd", .format = format};
+    CHECK(refused(options) == ErrorCode::kUnsupported);
+  }
+  options.backing = BackingOption{.path = "gone.vhd", .format = DiskFormat::kVhd};
+  CHECK(refused(options) == ErrorCode::kImageNotFound);
+  options.backing->path = "base.vhd";
+  options.format = VhdCreate{.fixed = true};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
+  options = {.size = 1 << 20, .backing = options.backing, .unchecked_backing = true, .format = VhdCreate{}};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
 }
 
 }  // namespace sluicebox::image::vhd

@@ -1,5 +1,6 @@
 #include "image/ops/check.h"
 #include "image/ops/commit.h"
+#include "image/ops/create.h"
 #include "image/ops/info.h"
 #include "image/utf16.h"
 #include "test/image/operation.h"
@@ -198,6 +199,69 @@ TEST_CASE("I12, I46: a bitmap or a locator that cannot be right is a typed error
   store_guid(other.data() + kMetadataAt + kMetadataTableBytes + 4096, id_of(5));
   MemoryFile unknown(other);
   CHECK(open_vhdx(unknown, {}).error().code == ErrorCode::kUnsupported);
+}
+
+TEST_CASE("I14, I20: a vhdx is created over a vhdx, of its size and sectors, and stands on it by its name and its id") {
+  for (const std::uint32_t sector : {512u, 4096u}) {
+    const testing::TempDir directory;
+    std::filesystem::create_directory(directory.file("bases"));
+    const std::string base = directory.file("bases/base.vhdx");
+    PlanOptions planned_base = disk(kChildDisk);
+    planned_base.sector_size = sector;
+    MemoryFile file(planned(planned_base));
+    {
+      auto block = open_writable(file);
+      must(block->write(0, testing::pattern(kMiB, 1)));
+      must(block->flush());
+    }
+    testing::put(base, file.bytes());
+    const std::string whole = must(testing::guest_bytes(base, DiskFormat::kVhdx));
+    Operation operation;
+    for (const std::string& named : {std::string("bases/base.vhdx"), base}) {
+      CAPTURE(named);
+      CreateOptions options{.overwrite = true, .format = VhdxCreate{}};
+      options.backing = BackingOption{.path = named, .format = DiskFormat::kVhdx};
+      const std::string child = directory.file("child.vhdx");
+      const ImageInfo info = must(create_image(child, options, operation.context));
+      CHECK(info.virtual_bytes == kChildDisk);
+      REQUIRE(info.backing);
+      CHECK(info.backing->path == named);
+      CHECK(info.backing->resolved_path == base);
+      CHECK(must(testing::guest_bytes(child, DiskFormat::kVhdx)) == whole);
+      CHECK(must(check_image(child, {}, operation.context)).leaks == 0);
+      const Layer opened = must(open_layer(child, std::nullopt, Access::kRead, operation.context));
+      CHECK(opened.block->allocation_unit() == sector);
+      options.backing->path = "child.vhdx";
+      options.size = kChildDisk * 2;
+      CHECK(create_image(directory.file("top.vhdx"), options, operation.context).ok());
+      CHECK(must(testing::guest_bytes(directory.file("top.vhdx"), DiskFormat::kVhdx)) ==
+            whole + std::string(kChildDisk, '\0'));
+    }
+  }
+}
+
+TEST_CASE("a vhdx over another format, over nothing, or over what was not opened, is refused by name and not there") {
+  const testing::TempDir directory;
+  testing::put(directory.file("base.vhdx"), parent_image());
+  Operation operation;
+  const auto refused = [&](CreateOptions options) {
+    const auto made = create_image(directory.file("child.vhdx"), options, operation.context);
+    REQUIRE_FALSE(made.ok());
+    CHECK_FALSE(std::filesystem::exists(directory.file("child.vhdx")));
+    return made.error().code;
+  };
+  CreateOptions options{.format = VhdxCreate{}};
+  for (const DiskFormat format : {DiskFormat::kRaw, DiskFormat::kQcow2, DiskFormat::kVmdk, DiskFormat::kVhd}) {
+    options.backing = BackingOption{.path = "base.vhdx", .format = format};
+    CHECK(refused(options) == ErrorCode::kUnsupported);
+  }
+  options.backing = BackingOption{.path = "gone.vhdx", .format = DiskFormat::kVhdx};
+  CHECK(refused(options) == ErrorCode::kImageNotFound);
+  options.backing->path = "base.vhdx";
+  options.format = VhdxCreate{.fixed = true};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
+  options = {.size = 1 << 20, .backing = options.backing, .unchecked_backing = true, .format = VhdxCreate{}};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
 }
 
 }  // namespace sluicebox::image::vhdx

@@ -164,9 +164,34 @@ test('I14: an overlay over a vhd records it as qemu-img writes it, and each side
   await qemuImg('compare', folder('ours'), folder('theirs'))
 })
 
+test.each(['vhd', 'vhdx'] as const)(
+  'I14, I20: a %s is created over one, of its size, and libvhdi knows its parent',
+  async (format) => {
+    const { images } = openRuntime()
+    const folder = makeFolder()
+    const base = folder(`base.${format}`)
+    await images.create(base, { format, size: '6M' })
+    await writeHere(images, base, format, ['write -P 0x11 1M 1M'])
+    const made = await images.create(folder('child'), { format, backing: { path: `base.${format}`, format } })
+    expect(made).toMatchObject({ virtualBytes: 6 * MIB, specific: { subformat: 'differencing' } })
+    expect(made.backing).toMatchObject({ path: `base.${format}`, resolvedPath: base, format, exists: true })
+    const chain = (await images.info(folder('child'), { chain: true })).chain ?? []
+    expect(chain.map((layer) => layer.format)).toEqual([format, format])
+    if (format === 'vhd') expect(made.specific['parent-id']).toBe(chain[1]?.specific.id)
+    expect(await images.check(folder('child'))).toMatchObject({ ok: true, leaks: 0 })
+    expect((await images.compare(folder('child'), base)).identical).toBe(true)
+    const told = await program('vhdiinfo', [folder('child')])
+    expect(told.code, told.stderr).toBe(0)
+    expect(told.stdout).toMatch(/Disk type[^\n]*Differential/)
+    expect(told.stdout).toMatch(new RegExp(`Parent identifier[^\\n]*${made.specific['parent-id']}`))
+    expect(told.stdout).toMatch(new RegExp(`Parent filename[^\\n]*base\\.${format}`))
+  },
+)
+
 test('I9: what a vhd or vhdx cannot be is refused by the name of the option, and nothing is created', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()
+  await images.create(folder('base.vhd'), { format: 'vhd', size: '1M' })
   const refusals: [object, string, string][] = [
     [{ format: 'vhd', size: '1M', blockSize: '3M' }, 'INVALID_ARGUMENT', 'blockSize'],
     [{ format: 'vhd', size: '1M', blockSize: '256K' }, 'INVALID_ARGUMENT', 'blockSize'],
@@ -184,8 +209,12 @@ test('I9: what a vhd or vhdx cannot be is refused by the name of the option, and
     [{ format: 'vhdx', size: '64T', blockSize: '1M' }, 'INVALID_ARGUMENT', 'blockSize'],
     [{ format: 'vhdx', size: '1M', logSize: '1000K' }, 'INVALID_ARGUMENT', 'logSize'],
     [{ format: 'vhdx', size: '1M', logSize: '65M' }, 'INVALID_ARGUMENT', 'logSize'],
-    [{ format: 'vhdx', size: '1M', backing: { path: 'a', format: 'vhdx' } }, 'UNSUPPORTED', 'backing'],
-    [{ format: 'vhd', size: '1M', backing: { path: 'a', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhdx', backing: { path: 'a', format: 'vhdx' } }, 'IMAGE_NOT_FOUND', 'a'],
+    [{ format: 'vhd', backing: { path: 'a', format: 'vhd' } }, 'IMAGE_NOT_FOUND', 'a'],
+    [{ format: 'vhdx', backing: { path: 'base.vhd', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', backing: { path: 'base.vhd', format: 'raw' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', subformat: 'fixed', backing: { path: 'base.vhd', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', backing: { path: 'base.vhd' } }, 'INVALID_ARGUMENT', 'backing.format'],
   ]
   for (const [options, code, named] of refusals) {
     const error = await rejection(images.create(folder('image'), options as never))

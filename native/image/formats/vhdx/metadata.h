@@ -50,8 +50,13 @@ Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read
 
 Result<ParentNames> parse_parent_locator(Bytes item);
 
-// The table's first bytes, and the items that lie 64 KiB behind them.
-std::vector<std::byte> serialize_metadata_table();
+// The names of a parent that has the id `link` and lies at `path`; kInvalidArgument for a path that
+// ParentNames::path() would not give back.
+Result<ParentNames> parent_names(const std::string& path, const Guid& link);
+std::vector<std::byte> serialize_parent_locator(const ParentNames& names);
+
+// The table's first bytes, and the items that lie 64 KiB behind them; a parent's names are the last one.
+std::vector<std::byte> serialize_metadata_table(const Metadata& metadata);
 std::vector<std::byte> serialize_metadata_items(const Metadata& metadata);
 
 }  // namespace sluicebox::image::vhdx

@@ -69,6 +69,9 @@ LayerInfo VhdxBlock::info() const {
   info.specific.push_back({.name = "log-size", .value = std::uint64_t{image_->header.log_length}});
   info.specific.push_back({.name = "logical-sector-size", .value = std::uint64_t{metadata.logical_sector}});
   info.specific.push_back({.name = "physical-sector-size", .value = std::uint64_t{metadata.physical_sector}});
+  if (metadata.parent && !metadata.parent->linkage.empty()) {
+    info.specific.push_back({.name = "parent-id", .value = metadata.parent->linkage.front()});
+  }
   return info;
 }
 
