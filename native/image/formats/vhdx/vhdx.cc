@@ -44,6 +44,9 @@ class VhdxBlock final : public Block {
   void abandon() override {
     if (writer_) writer_->abandon();
   }
+  std::optional<std::string> content_id() const override { return identity(); }
+  Status renew_content_id() override;
+  Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
  private:
@@ -113,11 +116,7 @@ Status VhdxBlock::may_be_written(Writing) const {
     return image_->corrupt("the image cannot be written: its table of blocks is damaged", image_->regions.table.offset)
         .advise("check tells where; copy what can be read into a new image");
   }
-  if (!image_->metadata.has_parent) return {};
-  return Error(ErrorCode::kUnsupported,
-               printable(image_->file.path()) + " is a differencing vhdx, which is read and not written")
-      .on(image_->file.path())
-      .advise("write to a qcow2 overlay over it");
+  return {};
 }
 
 Status VhdxBlock::prepare_to_write(Writing what, ProgressSink&, const CancelToken&) {
@@ -153,6 +152,17 @@ Result<BlockStatus> VhdxBlock::status(std::uint64_t offset, std::uint64_t length
     status.host_offset = run.host;
   }
   return status;
+}
+
+Status VhdxBlock::renew_content_id() {
+  TRY(writable(0, 0));
+  return writer_->begin(Writer::Change::kDisk);
+}
+
+Status VhdxBlock::make_empty() {
+  if (!image_->metadata.has_parent) return Block::make_empty();
+  TRY(writable(0, 0));
+  return writer_->make_empty();
 }
 
 Result<CheckReport> VhdxBlock::check(Repair repair, ProgressSink& progress, const CancelToken& cancel) {
