@@ -171,6 +171,7 @@ Result<CommitResult> commit_image(const std::string& path, const CommitOptions& 
   std::optional<BackingReference> moved_to;
   if (below.base != 0 && options.overlay == Committed::kEmptied) {
     moved_to = BackingReference{.path = *options.into, .format = recorded_name(base.format())};
+    if (overlay.block->recorded_id()) note_identity(*moved_to, base_layer);
     TRY(overlay.block->can_set_backing(moved_to));
   }
 

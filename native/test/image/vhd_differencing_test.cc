@@ -263,4 +263,63 @@ TEST_CASE("a vhd over another format, over nothing, or over what was not opened,
   CHECK(refused(options) == ErrorCode::kUnsupported);
 }
 
+TEST_CASE(
+    "I37, I22: killed at any write or sync, a vhd names its old parent or the new one, whole, and its own bytes stay") {
+  const std::string old_id = guid_text(id_of(0x11), false);
+  const std::string new_id = guid_text(id_of(0x33), false);
+  // As others write them, with a block right behind a short name; and as this engine does.
+  const Image theirs = written_child({{kRelativeWindows, ".\\base.vhd"}, {kAbsoluteWindows, "C:\\base.vhd"}});
+  MemoryFile planned_here(planned(over(dynamic_disk(kChildDisk), "base.vhd")));
+  {
+    auto block = open_writable(planned_here);
+    must(block->write(3 * 512, testing::pattern(3 * 512, 7)));
+    must(block->flush());
+  }
+  for (const Image& start : {theirs, planned_here.bytes()}) {
+    for (const std::size_t length : {1u, 300u, 1023u}) {
+      CAPTURE(length);
+      const std::string name(length, 'n');
+      MemoryFile file(start);
+      const Image before = testing::read_all(*open_readable(file));
+      file.start_journal();
+      must(open_writable(file)->set_backing(BackingReference{.path = name, .format = "vhd", .content_id = new_id}));
+      CHECK(open_readable(file)->backing()->path == name);
+      for (std::size_t events = 0; events <= file.journal().size(); ++events) {
+        for (std::uint64_t seed = 0; seed < 8; ++seed) {
+          CAPTURE(events);
+          CAPTURE(seed);
+          MemoryFile crashed(file.after_crash(events, seed));
+          auto block = open_readable(crashed);
+          const std::string path = block->backing()->path;
+          REQUIRE((path == "base.vhd" || path == name));
+          REQUIRE(std::get<std::string>(block->info().specific.back().value) == (path == name ? new_id : old_id));
+          REQUIRE(testing::read_all(*block) == before);
+          REQUIRE(testing::check(*block).corruptions == 0);
+          // And it can be changed again, from wherever its header lies now.
+          auto writer = open_writable(crashed);
+          must(writer->set_backing(BackingReference{.path = "third.vhd", .format = "vpc", .content_id = old_id}));
+          must(writer->write(0, testing::pattern(512, 8)));
+          must(writer->flush());
+          block = open_readable(crashed);
+          REQUIRE(block->backing()->path == "third.vhd");
+          REQUIRE(testing::check(*block).corruptions == 0);
+        }
+      }
+    }
+  }
+  // Names come and go in the room of the first one.
+  MemoryFile steady(planned_here.bytes());
+  for (const std::size_t length : {1023u, 1u, 500u}) {
+    must(open_writable(steady)->set_backing(BackingReference{.path = std::string(length, 'n'), .format = "vhd"}));
+    CHECK(steady.bytes().size() == planned_here.bytes().size());
+    CHECK(load_be64(steady.bytes().data() + footer_at::kDataOffset) == kFooterBytes);
+  }
+}
+
+TEST_CASE("I38: a change of a vhd's parent that fails midway is a typed error, and the image is sound") {
+  testing::fail_midway(written_child({{kRelativeWindows, ".\\base.vhd"}}), open_either, [](Block& block) {
+    return block.set_backing(BackingReference{.path = "another.vhd", .format = "vhd"});
+  });
+}
+
 }  // namespace sluicebox::image::vhd

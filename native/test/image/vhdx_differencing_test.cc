@@ -83,6 +83,17 @@ std::string expected_disk(std::size_t sector_size = 512) {
   return bytes;
 }
 
+struct PlacedLocator {
+  std::uint64_t offset = 0;  // in the region
+  Image item;
+};
+PlacedLocator locator_in(const Image& image) {
+  const std::byte* entry = image.data() + kMetadataAt + 32 + 5 * 32;
+  const std::uint64_t offset = load_le32(entry + 16);
+  const Bytes item = Bytes(image).subspan(kMetadataAt + offset, load_le32(entry + 20));
+  return {.offset = offset, .item = {item.begin(), item.end()}};
+}
+
 constexpr std::uint64_t kUnevenDisk = (4u << 20) + 4096 * 3;  // the last block is cut by the disk's end
 
 // What a guest sees of a layer over `parent`.
@@ -487,6 +498,92 @@ TEST_CASE("a vhdx over another format, over nothing, or over what was not opened
   CHECK(refused(options) == ErrorCode::kUnsupported);
   options = {.size = 1 << 20, .backing = options.backing, .unchecked_backing = true, .format = VhdxCreate{}};
   CHECK(refused(options) == ErrorCode::kUnsupported);
+}
+
+TEST_CASE("I37, I22: killed at any write or sync, a vhdx names its old parent or the new one, whole") {
+  const std::string old_id = guid_text(id_of(2), true);
+  const std::string new_id = guid_text(id_of(0x33), true);
+  const Image theirs = child_of({{"parent_linkage", "{" + old_id + "}"},
+                                 {"relative_path", "base.vhdx"},
+                                 {"absolute_win32_path", "C:\\base.vhdx"}});
+  for (const Image& start : {planned(over(disk(kMiB), "base.vhdx")), theirs}) {
+    for (const std::size_t length : {1u, 1023u}) {
+      CAPTURE(length);
+      const std::string name(length, 'n');
+      MemoryFile file(start);
+      const Image before = testing::read_all(*open_readable(file));
+      file.start_journal();
+      must(open_writable(file)->set_backing(BackingReference{.path = name, .format = "vhdx", .content_id = new_id}));
+      for (std::size_t events = 0; events <= file.journal().size(); ++events) {
+        for (std::uint64_t seed = 0; seed < 5; ++seed) {
+          CAPTURE(events);
+          CAPTURE(seed);
+          MemoryFile crashed(file.after_crash(events, seed));
+          auto block = open_readable(crashed);
+          const std::string path = block->backing()->path;
+          REQUIRE((path == "base.vhdx" || path == name));
+          REQUIRE(std::get<std::string>(block->info().specific.back().value) == (path == name ? new_id : old_id));
+          REQUIRE(testing::check(*block).corruptions == 0);
+          REQUIRE(testing::read_all(*block) == before);
+          must(open_writable(crashed)->set_backing(BackingReference{.path = "third.vhdx", .format = "vhdx"}));
+          REQUIRE(open_readable(crashed)->backing()->path == "third.vhdx");
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a vhdx that is told its parent's new id keeps all of its names; another parent takes their place") {
+  MemoryFile file(child_of({{"parent_linkage", guid_text(id_of(2), true)},
+                            {"parent_linkage2", guid_text(id_of(4), true)},
+                            {"relative_path", ".\\base.vhdx"},
+                            {"volume_path", "\\\\?\\Volume{12}\\base.vhdx"},
+                            {"absolute_win32_path", "C:\\base.vhdx"}}));
+  const auto names = [&] {
+    PlacedLocator found = locator_in(file.bytes());
+    return must(parse_parent_locator(found.item));
+  };
+  auto block = open_writable(file);
+  must(block->set_backing(
+      BackingReference{.path = "base.vhdx", .format = "vhdx", .content_id = guid_text(id_of(5), true)}));
+  CHECK(names().linkage == std::vector<std::string>{guid_text(id_of(5), true)});
+  CHECK(names().relative == ".\\base.vhdx");
+  CHECK(names().absolute == "C:\\base.vhdx");
+  CHECK(names().volume == "\\\\?\\Volume{12}\\base.vhdx");
+  must(block->set_backing(BackingReference{.path = "../new.vhdx", .format = "vhdx"}));
+  CHECK(names().linkage == std::vector<std::string>{guid_text(id_of(5), true)});
+  CHECK(names().relative == "..\\new.vhdx");
+  CHECK_FALSE(names().absolute);
+  CHECK_FALSE(names().volume);
+}
+
+TEST_CASE("I22: a longer name of a vhdx's parent damages no neighbour, and without room for it it is refused") {
+  const Image start = planned(over(disk(kMiB), "base.vhdx"));
+  const auto with_neighbour = [&](std::uint32_t offset, std::uint32_t length) {
+    Image image = start;
+    std::byte* entry = image.data() + kMetadataAt + 32 + 6 * 32;
+    store_le16(image.data() + kMetadataAt + 10, 7);
+    store_guid(entry, id_of(9));  // nobody needs to know it
+    store_le32(entry + 16, offset);
+    store_le32(entry + 20, length);
+    std::fill_n(image.begin() + static_cast<std::ptrdiff_t>(kMetadataAt + offset), length, std::byte{0x77});
+    return image;
+  };
+  const PlacedLocator old = locator_in(start);
+  const auto behind = static_cast<std::uint32_t>(old.offset + old.item.size());
+  const BackingReference longer{.path = std::string(900, 'n'), .format = "vhdx"};
+  MemoryFile file(with_neighbour(behind, 64));
+  must(open_writable(file)->set_backing(longer));
+  CHECK(open_readable(file)->backing()->path == longer.path);
+  CHECK(locator_in(file.bytes()).offset >= behind + 64);
+  CHECK(std::ranges::all_of(Bytes(file.bytes()).subspan(kMetadataAt + behind, 64),
+                            [](std::byte each) { return each == std::byte{0x77}; }));
+  const Image full = with_neighbour(behind, static_cast<std::uint32_t>(kMiB - behind));
+  MemoryFile crowded(full);
+  auto block = open_writable(crowded);
+  CHECK(block->can_set_backing(longer).error().code == ErrorCode::kInvalidArgument);
+  CHECK(block->set_backing(longer).error().code == ErrorCode::kInvalidArgument);
+  CHECK(crowded.bytes() == full);
 }
 
 }  // namespace sluicebox::image::vhdx

@@ -2,15 +2,12 @@
 
 #include <array>
 
-#include "base/checked.h"
 #include "image/printable.h"
 #include "image/utf16.h"
 
 namespace sluicebox::image::vhd {
 
 namespace {
-
-constexpr std::uint32_t kMaxNameBytes = 4096;
 
 bool is_hex(char character) { return std::string_view("0123456789abcdefABCDEF").find(character) != std::string::npos; }
 
@@ -77,10 +74,6 @@ Result<std::optional<std::string>> parent_path(const File& file, const DynamicHe
   return name.empty() ? std::optional<std::string>() : std::optional(std::move(name));
 }
 
-std::uint32_t WrittenName::space() const {
-  return static_cast<std::uint32_t>(div_round_up(bytes.size(), kSectorBytes) * kSectorBytes);
-}
-
 Result<WrittenName> write_parent_path(const std::string& path) {
   const auto refuse = [](std::string text) {
     return Error(ErrorCode::kInvalidArgument, "backing: " + std::move(text));
@@ -109,7 +102,7 @@ void set_parent_name(DynamicHeader& header, const std::string& path, const Writt
   header.parent_name = path.substr(path.rfind('/') + 1);
   header.locators = {};
   header.locators[0] = {.code = name.code,
-                        .space = name.space(),
+                        .space = kMaxNameBytes,
                         .length = static_cast<std::uint32_t>(name.bytes.size()),
                         .offset = offset};
 }

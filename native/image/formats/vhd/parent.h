@@ -20,12 +20,11 @@ Result<std::optional<std::string>> parent_path(const File& file, const DynamicHe
 // A path as one locator tells it: a relative one as Windows does, an absolute one as a file URL.
 struct WrittenName {
   std::uint32_t code = 0;
-  std::vector<std::byte> bytes;
-  std::uint32_t space() const;  // whole sectors
+  std::vector<std::byte> bytes;  // at most kMaxNameBytes
 };
 // kInvalidArgument for one that parent_path() would not give back.
 Result<WrittenName> write_parent_path(const std::string& path);
-// Names the parent in `header` by this locator alone, whose bytes lie at `offset`.
+// Names the parent in `header` by this locator alone, whose bytes lie at `offset`, where they have kMaxNameBytes.
 void set_parent_name(DynamicHeader& header, const std::string& path, const WrittenName& name, std::uint64_t offset);
 
 }  // namespace sluicebox::image::vhd

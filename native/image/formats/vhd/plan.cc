@@ -15,11 +15,12 @@ constexpr std::uint64_t kTableOffset = kHeaderOffset + kHeaderBytes;
 struct VhdLayout {
   Footer footer;
   DynamicHeader header;
-  std::uint64_t table_bytes = 0;  // whole sectors
-  WrittenName parent;             // of a differencing one
+  std::uint64_t table_bytes = 0;      // whole sectors
+  std::optional<WrittenName> parent;  // of a differencing one
+  std::uint32_t name_bytes() const { return parent ? kMaxNameBytes : 0; }
   std::size_t scratch() const {
     if (footer.type == DiskType::kFixed) return kFooterBytes;
-    return 2 * kFooterBytes + kHeaderBytes + table_bytes + parent.space();
+    return 2 * kFooterBytes + kHeaderBytes + table_bytes + name_bytes();
   }
 };
 
@@ -61,7 +62,7 @@ Status name_parent(const PlanOptions& options, VhdLayout& layout) {
   layout.parent = TRY(write_parent_path(options.parent_path));
   layout.header.parent_id = options.parent_id;
   layout.header.parent_time = options.parent_time;
-  set_parent_name(layout.header, options.parent_path, layout.parent, kTableOffset + layout.table_bytes);
+  set_parent_name(layout.header, options.parent_path, *layout.parent, kTableOffset + layout.table_bytes);
   return {};
 }
 
@@ -115,10 +116,8 @@ Result<ImagePlan> plan_vhd(const PlanOptions& options, MutableBytes scratch) {
     std::memset(table.data(), 0xff, table.size());  // every block absent, and what pads the last sector as well
   }
   const std::uint64_t table_end = kTableOffset + layout.table_bytes;
-  if (const std::uint32_t space = layout.parent.space(); space != 0) {
-    std::ranges::copy(layout.parent.bytes, builder.add(table_end, space).begin());
-  }
-  builder.add(table_end + layout.parent.space(), layout.footer.raw);
+  if (layout.parent) std::ranges::copy(layout.parent->bytes, builder.add(table_end, layout.name_bytes()).begin());
+  builder.add(table_end + layout.name_bytes(), layout.footer.raw);
   return plan;
 }
 

@@ -95,6 +95,27 @@ Result<MetadataTable> parse_metadata_table(Bytes bytes, std::uint64_t region_byt
   return table;
 }
 
+Result<MetadataPlaces> metadata_places(Bytes bytes) {
+  if (bytes.size() < kMetadataTableBytes) return bad_metadata("there is no table");
+  const std::uint32_t count = load_le16(bytes.data() + kMetadataCountAt);
+  if (count > kMaxMetadataEntries) return bad_metadata("a table of " + std::to_string(count) + " items");
+  MetadataPlaces places;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = kMetadataEntriesAt + i * kMetadataEntryBytes;
+    const std::byte* entry = bytes.data() + at;
+    const MetadataItem item{.offset = load_le32(entry + kMetadataPlaceAt),
+                            .length = load_le32(entry + kMetadataPlaceAt + 4)};
+    if (load_guid(entry) == kParentLocator) {
+      places.locator = item;
+      places.locator_entry = at;
+    } else if (item.length != 0) {
+      places.others.push_back(item);
+    }
+  }
+  if (places.locator_entry == 0) return bad_metadata("the parent locator is missing");
+  return places;
+}
+
 Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read) {
   Metadata metadata;
   const auto parameters = TRY(read_item(table.file_parameters, 8, "file parameters", read));

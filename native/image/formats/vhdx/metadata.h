@@ -44,6 +44,16 @@ struct MetadataTable {
 // kUnsupported for an item that must be known and is not, else kImageCorrupt. No item reaches past `region_bytes`.
 Result<MetadataTable> parse_metadata_table(Bytes table, std::uint64_t region_bytes);
 
+// Where in the region everything lies, known or not, for who puts another parent locator there.
+struct MetadataPlaces {
+  MetadataItem locator;
+  std::size_t locator_entry = 0;     // in the table
+  std::vector<MetadataItem> others;  // that are not empty
+};
+inline constexpr std::size_t kMetadataPlaceAt = 16;  // in an entry: {u32 offset, u32 length}
+// Of a table that parse_metadata_table() took.
+Result<MetadataPlaces> metadata_places(Bytes table);
+
 // `read` gives an item's bytes.
 using ReadItem = std::function<Result<std::vector<std::byte>>(const MetadataItem&)>;
 Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read);

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "image/formats/vhdx/block_map.h"
+#include "image/formats/vhdx/parent_pages.h"
 
 namespace sluicebox::image::vhdx {
 
@@ -307,6 +308,15 @@ Status Writer::make_empty() {
   for (const TakenRange& range : image_.taken) end = std::max(end, range.end);
   end = checked_align_up(end, kMiB).value_or(end);
   return end < next_ ? cut(end) : ok_status();
+}
+
+Status Writer::change_parent(const ParentNames& names) {
+  TRY(begin(Change::kFile));
+  TRY(flush());
+  const std::vector<LogPage> pages = TRY(parent_pages(image_, names));
+  TRY(change_pages(pages));
+  image_.metadata.parent = names;
+  return {};
 }
 
 Status Writer::mend_region_tables() {

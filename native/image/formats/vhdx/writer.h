@@ -32,6 +32,8 @@ class Writer {
   void abandon();
   // A differencing image then has no block of its own.
   Status make_empty();
+  // A differencing image then names this parent: one step of the log, durable on return.
+  Status change_parent(const ParentNames& names);
   // What is to change: the file alone, or what a guest sees as well.
   enum class Change : std::uint8_t { kFile, kDisk };
   // What has to be before anything is written; again and again it does nothing.
