@@ -40,7 +40,10 @@ export type ImageCreateOptions = {
   size?: Size
   /** Replace an existing file. Default false: IMAGE_EXISTS. */
   overwrite?: boolean
-  /** The image that shows through where the new one has no data. A relative path is resolved against the new image's directory and stored as given. */
+  /**
+   * The image that shows through where the new one has no data. A relative path is resolved against the new image's directory and stored as given.
+   * Of a vmdk, vhd or vhdx it is of the same format, and known again by the id that it has now: UNSUPPORTED for another format.
+   */
   backing?: { path: string; format: DiskFormat }
 } & (
   | {
@@ -78,17 +81,17 @@ export type ImageCreateOptions = {
       adapter?: 'ide' | 'lsilogic' | 'buslogic'
     }
   | {
-      /** Of exactly the size asked for, not rounded to a disk geometry; at most 2040 GiB. It has no backing. */
+      /** Of exactly the size asked for, not rounded to a disk geometry; at most 2040 GiB. */
       format: 'vhd'
-      /** Default 'dynamic'; 'fixed' is a raw disk with a footer. */
+      /** Default 'dynamic', which with a backing is a differencing one; 'fixed' is a raw disk with a footer, and has none. */
       subformat?: 'dynamic' | 'fixed'
       /** 512K to 256M, a power of two; of a dynamic one. Default 2M. */
       blockSize?: Size
     }
   | {
-      /** At most 64 TiB. It has no backing. */
+      /** At most 64 TiB. */
       format: 'vhdx'
-      /** Default 'dynamic'; 'fixed' has a place for every block from the start. */
+      /** Default 'dynamic', which with a backing is a differencing one; 'fixed' has a place for every block from the start, and no backing. */
       subformat?: 'dynamic' | 'fixed'
       /** 1M to 256M, a power of two. Default by the size, as qemu-img does: 8M up to 1 GiB, 16M up to 100 GiB, 32M up to 32 TiB, else 64M. */
       blockSize?: Size

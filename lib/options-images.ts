@@ -90,11 +90,6 @@ function readTargetForWindows(
   const own = format === 'vhdx' ? ['blockSize', 'logSize'] : ['blockSize']
   const shared = ['format', 'size', 'overwrite', 'backing', 'subformat', ...common, ...more]
   const options = readOptions(op, value, [...shared, ...own])
-  if (options.backing !== undefined)
-    throw new ImageError('UNSUPPORTED', `backing: differencing ${format} images are read, not created`, {
-      op,
-      hint: 'Use format: "qcow2".',
-    })
   const fixed = readChoice(op, 'subformat', options.subformat, ['dynamic', 'fixed']) === 'fixed'
   const blockSize = readSize(op, 'blockSize', options.blockSize)
   if (format === 'vhd' && fixed && blockSize !== undefined)
@@ -104,6 +99,7 @@ function readTargetForWindows(
     format,
     size: readSize(op, 'size', options.size),
     overwrite: readBoolean(op, 'overwrite', options.overwrite) ?? false,
+    backing: readBacking(op, options.backing),
     fixed,
   }
   if (format === 'vhd') return { ...request, blockSize: blockSize ?? 2 ** 21 }

@@ -230,8 +230,8 @@ export class Runtime extends TypedEvents<RuntimeEvents> implements AsyncDisposab
         raw: { ...built, rebase: false },
         qcow2: { ...built, rebase: true },
         vmdk: { ...built, rebase: true },
-        vhd: { ...built, rebase: false },
-        vhdx: { ...built, rebase: false },
+        vhd: { ...built, rebase: true },
+        vhdx: { ...built, rebase: true },
       },
       problems: problems.map(({ message, hint }) => ({ code: 'UNSUPPORTED', message, ...(hint && { fix: hint }) })),
     }

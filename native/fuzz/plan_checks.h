@@ -99,6 +99,12 @@ inline void require_clean(Block& block) {
   require(report.ok() && report->corruptions == 0 && report->leaks == 0, "I6: the image is clean");
 }
 
+// As formats tell it that write ".\" in front of each relative path.
+inline std::string without_dot(std::string path) {
+  while (path.starts_with("./")) path.erase(0, path.find_first_not_of('/', 1));
+  return path;
+}
+
 // All that holds of a planner's answer to `options`. `count`: of the plan's writes. `look`: at the plan and its scratch
 // buffer, further; returns whether its deepest assertion ran, and so does this.
 template <typename Options, typename Scratch, typename Make, typename Count, typename Look>
@@ -122,9 +128,10 @@ bool check_planner(const Options& options, Scratch scratch_size, Make make_plan,
   return look(plan.value(), Bytes(scratch));
 }
 
-// The same for a format of one file without a backing.
+// The same for a format of one file. `parent`: the path of its backing, empty without one.
 template <typename Options, typename Scratch, typename Make, typename Open>
-bool check_plain_planner(const Options& options, DiskFormat format, Scratch scratch_size, Make make_plan, Open open) {
+bool check_plain_planner(const Options& options, const std::string& parent, DiskFormat format, Scratch scratch_size,
+                         Make make_plan, Open open) {
   const auto count = [](const ImagePlan& plan) { return plan.write_count; };
   return check_planner(options, scratch_size, make_plan, count, [&](const ImagePlan& plan, Bytes scratch) {
     check_bookkeeping(plan, scratch);
@@ -133,7 +140,9 @@ bool check_plain_planner(const Options& options, DiskFormat format, Scratch scra
     auto block = open(file);
     require(block.ok(), "I5: the plan re-parses");
     require((*block)->format() == format && (*block)->size() == options.virtual_size, "I5: with the size asked for");
-    require(!(*block)->backing().has_value(), "I5: without a backing");
+    const auto backing = (*block)->backing();
+    require(backing.has_value() == !parent.empty(), "I5: with a backing if one was asked for");
+    if (backing) require(backing->path == without_dot(parent), "I5: with the backing asked for");
     require_clean(**block);
     return true;
   });

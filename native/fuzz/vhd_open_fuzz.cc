@@ -31,13 +31,20 @@ Result<std::unique_ptr<Block>> open_for(File& file, OpenFor what) {
   return vhd::open_vhd(file, {.writable = what != OpenFor::kReading});
 }
 
+void move_to_another(Block& image) {
+  const std::string id = "00112233-4455-6677-8899-aabbccddeeff";
+  const BackingReference another{.path = "b", .format = "vhd", .content_id = id};
+  if (!image.set_backing(another).ok()) return;
+  require(image.backing()->path == "b", "an image that was moved names its new parent");
+}
+
 bool look_at_file(const std::vector<std::byte>& bytes) {
   MemoryFile file(bytes);
   (void)vhd::probe_vhd(file).ok();
   if (auto block = vhd::open_vhd(file, {.info_only = true}); block.ok()) {
     require((*block)->info().specific.size() >= 2, "info knows the subformat and the id");
   }
-  return check_anything(bytes, open_for, somewhere(bytes));
+  return check_anything(bytes, open_for, somewhere(bytes), move_to_another);
 }
 
 bool look(Bytes input) {

@@ -15,13 +15,16 @@ vhd::PlanOptions options_from(const PlanInput& input) {
   options.block_size = input.unit();
   options.id = input.id();
   options.timestamp = input.parent();
+  options.parent_path = input.backing_path();
+  store_le32(options.parent_id.data(), input.parent());
   return options;
 }
 
 bool look(Bytes bytes) {
   const auto input = PlanInput::read(bytes);
   if (!input) return false;
-  return check_plain_planner(options_from(*input), DiskFormat::kVhd, vhd::plan_scratch_size, vhd::plan_vhd,
+  const vhd::PlanOptions options = options_from(*input);
+  return check_plain_planner(options, options.parent_path, DiskFormat::kVhd, vhd::plan_scratch_size, vhd::plan_vhd,
                              [](File& file) { return vhd::open_vhd(file, {}); });
 }
 

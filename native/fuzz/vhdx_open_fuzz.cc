@@ -52,6 +52,13 @@ Result<std::unique_ptr<Block>> open_for(File& file, OpenFor what) {
   return vhdx::open_vhdx(file, {.writable = what != OpenFor::kReading});
 }
 
+void move_to_another(Block& image) {
+  const std::string id = "00112233-4455-6677-8899-aabbccddeeff";
+  const BackingReference another{.path = "b", .format = "vhdx", .content_id = id};
+  if (!image.set_backing(another).ok()) return;
+  require(image.backing()->path == "b", "an image that was moved names its new parent");
+}
+
 bool look(Bytes input) {
   if (input.size() < 2) return false;
   const std::vector<std::byte> bytes = expand(input);
@@ -61,7 +68,7 @@ bool look(Bytes input) {
   }
   // What a file of mostly zeros has to say lies in the input.
   const std::uint64_t where = input.size() > 20 ? load_le64(input.data() + 10) : 0;
-  return check_anything(bytes, open_for, where);
+  return check_anything(bytes, open_for, where, move_to_another);
 }
 
 }  // namespace

@@ -16,13 +16,16 @@ vhdx::PlanOptions options_from(const PlanInput& input) {
   options.log_size = std::uint64_t{input.byte(1)} << (input.byte(2) % 32);
   options.sector_size = input.byte(3) % 4 == 0 ? 512 : 512u << (input.byte(3) % 32 % 8);
   options.file_write = options.data_write = options.page83 = input.id();
+  options.parent_path = input.backing_path();
+  store_le32(options.parent_link.data(), input.parent());
   return options;
 }
 
 bool look(Bytes bytes) {
   const auto input = PlanInput::read(bytes);
   if (!input) return false;
-  return check_plain_planner(options_from(*input), DiskFormat::kVhdx, vhdx::plan_scratch_size, vhdx::plan_vhdx,
+  const vhdx::PlanOptions options = options_from(*input);
+  return check_plain_planner(options, options.parent_path, DiskFormat::kVhdx, vhdx::plan_scratch_size, vhdx::plan_vhdx,
                              [](File& file) { return vhdx::open_vhdx(file, {}); });
 }
 

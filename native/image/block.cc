@@ -11,6 +11,12 @@ Error no_snapshots(const Block& block) {
 
 }  // namespace
 
+std::optional<std::string> Block::recorded_id() const {
+  if (auto content = content_id()) return content;
+  const std::string own = identity();
+  return own.empty() ? std::optional<std::string>() : std::optional(own);
+}
+
 Result<std::unique_ptr<UnitPacker>> Block::make_packer() const {
   return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images are not compressed");
 }

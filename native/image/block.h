@@ -48,8 +48,10 @@ struct BlockStatus {
 struct BackingReference {
   std::string path;
   std::optional<std::string> format;  // as recorded; may name a format that this engine does not build
-  // What Block::content_id() of that image was when the reference was made, where the format records it.
+  // What Block::recorded_id() of that image was when the reference was made, where the format records it.
   std::optional<std::string> content_id = std::nullopt;
+  // When its file was last written, in seconds since 1970, for formats that record it.
+  std::optional<std::int64_t> modified = std::nullopt;
   bool operator==(const BackingReference&) const = default;
 };
 
@@ -148,6 +150,8 @@ class Block {
   virtual std::optional<BackingReference> backing() const { return std::nullopt; }
   // By which an image above knows this one, in formats that have such an id; else empty.
   virtual std::string identity() const { return {}; }
+  // What an overlay over this image records of it, to know it again.
+  std::optional<std::string> recorded_id() const;
   // kImageChain when `below`, found under the recorded name, is another image than the one that this was made over.
   virtual Status accepts_backing(const Block&) const { return {}; }
   // kUnsupported where the format has no backing, kInvalidArgument where the text does not fit: known before any write.

@@ -1,6 +1,7 @@
 #include "image/chain.h"
 
 #include <fcntl.h>
+#include <sys/stat.h>
 
 #include <algorithm>
 
@@ -235,6 +236,12 @@ Result<FoundFile> find_backing(const Layer& overlay, const std::string& referenc
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context) {
   if (has_protocol(backing.path)) return false;
   return find_backing(overlay, backing.path, false, {}, context.policy).ok();
+}
+
+void note_identity(BackingReference& reference, const Layer& backing) {
+  reference.content_id = backing.block->recorded_id();
+  struct stat found = {};
+  if (::stat(backing.resolved_path.c_str(), &found) == 0) reference.modified = found.st_mtime;
 }
 
 std::string resolve_backing_path(const std::string& image_path, const std::string& reference) {

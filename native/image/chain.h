@@ -70,6 +70,9 @@ Result<FoundFile> find_backing(const Layer& overlay, const std::string& referenc
 // Whether the file that `overlay` records as its backing is there and one that its images may name; opens nothing.
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context);
 
+// Adds to `reference` by what its recorder is to know `backing` again.
+void note_identity(BackingReference& reference, const Layer& backing);
+
 // How `reference`, recorded in (or meant for) the image at `image_path`, reads as a path of its own. For people: files
 // are looked for in the directories that were open when the image was.
 std::string resolve_backing_path(const std::string& image_path, const std::string& reference);

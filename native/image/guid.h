@@ -5,7 +5,9 @@
 
 #include <array>
 #include <cstddef>
+#include <optional>
 #include <string>
+#include <string_view>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -28,5 +30,7 @@ inline bool is_nil(const Guid& guid) { return guid == Guid{}; }
 // 8-4-4-4-12 digits, in lower case: of bytes in the order of the text (VHD), or with the first three groups in little
 // endian (VHDX).
 std::string guid_text(const Guid& guid, bool little_endian);
+// What guid_text() wrote; nothing for any other text.
+std::optional<Guid> guid_from_text(std::string_view text, bool little_endian);
 
 }  // namespace sluicebox::image

@@ -46,6 +46,11 @@ bool is_letter(char character) {
   return (character >= 'a' && character <= 'z') || (character >= 'A' && character <= 'Z');
 }
 
+std::string without_dot(std::string path) {
+  while (path.starts_with("./")) path.erase(0, path.find_first_not_of('/', 1));
+  return path;
+}
+
 }  // namespace
 
 std::optional<std::string> utf8_of_utf16(Bytes text, bool big_endian) {
@@ -92,8 +97,17 @@ std::string path_of_windows(std::string path) {
   // "//?/C:/…", "//?/Volume{…}/…", "//server/…" and "C:…" begin in a place that only Windows knows.
   const bool of_drive = path.size() >= 2 && is_letter(path[0]) && path[1] == ':';
   if (of_drive || path.starts_with("//")) path = path.substr(path.find_last_of("/:") + 1);
-  while (path.starts_with("./")) path.erase(0, path.find_first_not_of('/', 1));
-  return path;
+  return without_dot(std::move(path));
+}
+
+std::optional<std::string> windows_of_path(const std::string& path) {
+  if (path.empty() || path.find_first_of(std::string_view("\\\0", 2)) != std::string::npos) return std::nullopt;
+  const bool has_start = path.starts_with('/') || path.starts_with("./") || path.starts_with("../");
+  std::string name = has_start ? path : "./" + path;
+  std::ranges::replace(name, '/', '\\');
+  const std::string plain = without_dot(path);
+  if (plain.empty() || path_of_windows(name) != plain) return std::nullopt;
+  return name;
 }
 
 }  // namespace sluicebox::image

@@ -19,5 +19,8 @@ std::optional<std::vector<std::byte>> utf16_of_utf8(std::string_view text, bool 
 // A path of Windows as one of ours: slashes for backslashes, "./" gone. A path that begins at a drive or a volume means
 // nothing here: of that, the file's name alone, to be looked for beside the image.
 std::string path_of_windows(std::string path);
+// One of our paths as Windows writes it, a relative one from ".\\" or "..\\" on. Nothing for one that path_of_windows()
+// would not give back: with a backslash or a NUL in it, or two slashes in front.
+std::optional<std::string> windows_of_path(const std::string& path);
 
 }  // namespace sluicebox::image

@@ -157,15 +157,21 @@ Result<CommitResult> commit_image(const std::string& path, const CommitOptions& 
   const std::uint64_t size = checked_align_up(overlay.block->size(), 512).value_or(overlay.block->size());
   TRY(base.may_be_written(Writing::kBytes));
   TRY(require_fits(base_layer, size));
-  if (below.base != 0 && overlay.block->content_id()) {
-    return Error(ErrorCode::kUnsupported,
-                 "a vmdk overlay is committed into its own backing only: the images between would no longer open")
-        .on(path)
-        .advise("commit layer by layer");
+  if (overlay.block->content_id()) {
+    if (below.base != 0) {
+      return Error(ErrorCode::kUnsupported, std::string("a ") + format_name(overlay.block->format()) +
+                                                " overlay is committed into its own backing only: the images between "
+                                                "would no longer open")
+          .on(path)
+          .advise("commit layer by layer");
+    }
+    // It is told the new one, once the base has it.
+    TRY(overlay.block->can_set_backing(overlay.block->backing()));
   }
   std::optional<BackingReference> moved_to;
   if (below.base != 0 && options.overlay == Committed::kEmptied) {
     moved_to = BackingReference{.path = *options.into, .format = recorded_name(base.format())};
+    if (overlay.block->recorded_id()) note_identity(*moved_to, base_layer);
     TRY(overlay.block->can_set_backing(moved_to));
   }
 

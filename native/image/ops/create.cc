@@ -10,6 +10,7 @@
 #include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
+#include "image/formats/vhd/footer.h"
 #include "image/formats/vhd/plan.h"
 #include "image/formats/vhd/vhd.h"
 #include "image/formats/vhdx/plan.h"
@@ -35,16 +36,24 @@ Preallocation preallocation_of(const CreateOptions& options) {
   return Preallocation::kOff;
 }
 
+// Formats whose images know their backing by an id that only images of that format have.
+std::optional<DiskFormat> stands_on_its_own_format(const CreateOptions& options) {
+  if (std::holds_alternative<VmdkCreate>(options.format)) return DiskFormat::kVmdk;
+  if (std::holds_alternative<VhdCreate>(options.format)) return DiskFormat::kVhd;
+  if (std::holds_alternative<VhdxCreate>(options.format)) return DiskFormat::kVhdx;
+  return std::nullopt;
+}
+
 Status require_supported(const CreateOptions& options) {
   const bool raw = std::holds_alternative<RawCreate>(options.format);
   if (raw && options.backing) {
     return Error(ErrorCode::kInvalidArgument, "backing: a raw image cannot record one").advise("create a qcow2 image");
   }
-  const bool for_windows =
-      std::holds_alternative<VhdCreate>(options.format) || std::holds_alternative<VhdxCreate>(options.format);
-  if (for_windows && options.backing) {
-    return Error(ErrorCode::kUnsupported, "backing: differencing vhd and vhdx images are read, not created")
-        .advise("create a qcow2 image over it");
+  const std::optional<DiskFormat> own = stands_on_its_own_format(options);
+  if (own && options.backing && options.backing->format != *own) {
+    return Error(ErrorCode::kUnsupported, std::string("backing: that of a ") + format_name(*own) + " image is a " +
+                                              format_name(*own) + " image, not " + format_name(options.backing->format))
+        .advise("create a qcow2 image, which stands on every format");
   }
   if (raw && preallocation_of(options) == Preallocation::kMetadata) {
     return Error(ErrorCode::kInvalidArgument, "preallocation: a raw image has no metadata to preallocate");
@@ -60,7 +69,8 @@ Status require_supported(const CreateOptions& options) {
 // created over one that could not be used.
 struct DiskSize {
   std::uint64_t bytes = 0;
-  std::optional<std::string> backing_content_id;  // of a backing that was opened, and has one
+  std::optional<BackingReference> backing = std::nullopt;  // that was opened, as it is recorded
+  std::uint64_t backing_unit = 0;                          // its allocation unit
 };
 Result<DiskSize> disk_size(const std::string& path, const CreateOptions& options,
                            const std::optional<FileIdentity>& replaced, std::vector<Layer>& chain,
@@ -73,10 +83,12 @@ Result<DiskSize> disk_size(const std::string& path, const CreateOptions& options
     image.resolved_path = path;
     image.directories.named = TRY(open_directory_of(path));
     image.identity = replaced.value_or(FileIdentity{});
-    const BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
+    BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
     chain = TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));
     if (!size) size = chain.front().block->size();
-    found.backing_content_id = chain.front().block->content_id();
+    note_identity(reference, chain.front());
+    found.backing = std::move(reference);
+    found.backing_unit = chain.front().block->allocation_unit();
   }
   if (!size) {
     return Error(ErrorCode::kInvalidArgument, "size is required when there is no backing to take it from");
@@ -157,25 +169,43 @@ Status write_qcow2(File& file, const CreateOptions& options, const Qcow2Create& 
   return preallocate(file, format.preallocation, context);
 }
 
-Status write_vhd(File& file, const VhdCreate& format, std::uint64_t size, OperationContext& context) {
-  constexpr std::time_t kEpoch = 946684800;  // 2000-01-01 UTC, from which a VHD counts
-  const vhd::PlanOptions planned{.virtual_size = size,
-                                 .fixed = format.fixed,
-                                 .block_size = format.block_size,
-                                 .id = TRY(random_guid()),
-                                 .timestamp = static_cast<std::uint32_t>(std::time(nullptr) - kEpoch)};
+// By which the new image knows its backing: nil without one.
+Result<Guid> parent_id(const CreateOptions& options, const DiskSize& disk, bool little_endian) {
+  if (!options.backing) return Guid{};
+  const bool known = disk.backing && disk.backing->content_id;
+  const auto id = known ? guid_from_text(*disk.backing->content_id, little_endian) : std::nullopt;
+  if (id) return *id;
+  return Error(ErrorCode::kUnsupported, "backing: its id is recorded, and it was not opened to read it");
+}
+
+Status write_vhd(File& file, const CreateOptions& options, const VhdCreate& format, const DiskSize& disk,
+                 OperationContext& context) {
+  vhd::PlanOptions planned{.virtual_size = disk.bytes,
+                           .fixed = format.fixed,
+                           .block_size = format.block_size,
+                           .id = TRY(random_guid()),
+                           .timestamp = vhd::timestamp_of(std::time(nullptr)),
+                           .parent_id = TRY(parent_id(options, disk, /*little_endian=*/false))};
+  if (disk.backing) planned.parent_path = disk.backing->path;
+  if (disk.backing && disk.backing->modified) planned.parent_time = vhd::timestamp_of(*disk.backing->modified);
   std::vector<std::byte> scratch(TRY(vhd::plan_scratch_size(planned)));
   return write_plan(file, TRY(vhd::plan_vhd(planned, scratch)), context.cancel);
 }
 
-Status write_vhdx(File& file, const VhdxCreate& format, std::uint64_t size, OperationContext& context) {
-  const vhdx::PlanOptions planned{.virtual_size = size,
-                                  .fixed = format.fixed,
-                                  .block_size = format.block_size,
-                                  .log_size = format.log_size,
-                                  .file_write = TRY(random_guid()),
-                                  .data_write = TRY(random_guid()),
-                                  .page83 = TRY(random_guid())};
+Status write_vhdx(File& file, const CreateOptions& options, const VhdxCreate& format, const DiskSize& disk,
+                  OperationContext& context) {
+  vhdx::PlanOptions planned{.virtual_size = disk.bytes,
+                            .fixed = format.fixed,
+                            .block_size = format.block_size,
+                            .log_size = format.log_size,
+                            .file_write = TRY(random_guid()),
+                            .data_write = TRY(random_guid()),
+                            .page83 = TRY(random_guid()),
+                            .parent_link = TRY(parent_id(options, disk, /*little_endian=*/true))};
+  if (disk.backing) {
+    planned.parent_path = disk.backing->path;
+    planned.sector_size = static_cast<std::uint32_t>(disk.backing_unit);
+  }
   std::vector<std::byte> scratch(TRY(vhdx::plan_scratch_size(planned)));
   return write_plan(file, TRY(vhdx::plan_vhdx(planned, scratch)), context.cancel);
 }
@@ -214,8 +244,10 @@ Result<ImageInfo> create_image(const std::string& path, const CreateOptions& opt
   const DiskSize found = TRY(disk_size(path, options, made.replaced(), backing, context));
   const std::uint64_t size = found.bytes;
   if (const auto* format = std::get_if<VmdkCreate>(&options.format)) {
-    const VmdkRequest request{
-        .options = options, .format = *format, .size = size, .backing_content_id = found.backing_content_id};
+    const VmdkRequest request{.options = options,
+                              .format = *format,
+                              .size = size,
+                              .backing_content_id = found.backing ? found.backing->content_id : std::nullopt};
     return create_vmdk(path, made, request, backing, content, context);
   }
 
@@ -225,9 +257,9 @@ Result<ImageInfo> create_image(const std::string& path, const CreateOptions& opt
   if (const auto* format = std::get_if<Qcow2Create>(&options.format)) {
     TRY(write_qcow2(made.file(), options, *format, size, making));
   } else if (const auto* vhd = std::get_if<VhdCreate>(&options.format)) {
-    TRY(write_vhd(made.file(), *vhd, size, making));
+    TRY(write_vhd(made.file(), options, *vhd, found, making));
   } else if (const auto* vhdx = std::get_if<VhdxCreate>(&options.format)) {
-    TRY(write_vhdx(made.file(), *vhdx, size, making));
+    TRY(write_vhdx(made.file(), options, *vhdx, found, making));
   } else {
     TRY(write_raw(made.file(), size, preallocation_of(options), making));
   }

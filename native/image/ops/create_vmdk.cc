@@ -25,12 +25,6 @@ Result<vmdk::PlanOptions> vmdk_plan_options(const NewFile& made, const VmdkReque
   plan.name = last_part(made.path());
   const std::optional<BackingOption>& backing = request.options.backing;
   if (!backing) return plan;
-  if (backing->format != DiskFormat::kVmdk) {
-    return Error(ErrorCode::kUnsupported,
-                 std::string("backing: that of a vmdk image is a vmdk image, not ") + format_name(backing->format))
-        .on(made.path())
-        .advise("create a qcow2 image, which stands on every format");
-  }
   const std::optional<std::uint32_t> cid =
       request.backing_content_id ? vmdk::content_id_from_text(*request.backing_content_id) : std::nullopt;
   if (!cid) {

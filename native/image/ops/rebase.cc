@@ -57,16 +57,16 @@ Status judge_unopened(const Layer& overlay, const Reference& wanted, OperationCo
   return {};
 }
 
-// Formats that record their backing's content id need it of a backing that is there, and keep the recorded one of a
-// backing that is not (it was moved, and will be there).
-Status look_up_content_id(const Layer& overlay, BackingReference& wanted, OperationContext& context) {
-  if (!overlay.block->content_id() || !wanted.format) return {};
+// Formats that record their backing's id need it of a backing that is there, and keep the recorded one of a backing
+// that is not (it was moved, and will be there).
+Status look_up_identity(const Layer& overlay, BackingReference& wanted, OperationContext& context) {
+  if (!overlay.block->recorded_id() || !wanted.format) return {};
   const std::optional<DiskFormat> format = format_from_name(*wanted.format);
   if (!format) return {};
   const Result<Layer> opened =
       open_layer(resolve_backing_path(overlay.path, wanted.path), format, Access::kShared, context, Purpose::kInfo);
   if (opened.ok()) {
-    wanted.content_id = opened.value().block->content_id();
+    note_identity(wanted, opened.value());
     return {};
   }
   if (opened.error().code == ErrorCode::kImageNotFound) return {};
@@ -214,13 +214,13 @@ Result<RebaseResult> rebase_overlay(const Layer& overlay, const RebaseOptions& o
   FillCounts counts;
   if (options.unsafe) {
     TRY(judge_unopened(overlay, wanted, context));
-    if (wanted) TRY(look_up_content_id(overlay, *wanted, context));
+    if (wanted) TRY(look_up_identity(overlay, *wanted, context));
     NoProgress silent;
     if (!options.dry_run) TRY(block.prepare_to_write(Writing::kBacking, silent, context.cancel));
   } else {
     const Chains chains = TRY(open_chains(overlay, wanted, options.known, context));
     if (wanted) wanted->format = recorded_name(chains.after.front().block->format());
-    if (wanted && block.content_id()) wanted->content_id = chains.after.front().block->content_id();
+    if (wanted && block.recorded_id()) note_identity(*wanted, chains.after.front());
     TRY(block.can_set_backing(wanted));
     if (chosen) TRY(chosen(chains.after));
     Result<FillCounts> filled = fill_overlay(block, chains, !options.dry_run, context);

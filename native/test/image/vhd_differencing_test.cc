@@ -1,3 +1,5 @@
+#include <sys/stat.h>
+
 #include "image/ops/check.h"
 #include "image/ops/commit.h"
 #include "image/ops/create.h"
@@ -201,6 +203,123 @@ TEST_CASE("I14: a qcow2 overlay over a vhd records it as qemu-img names it, and 
   CHECK(info.backing->format == "vpc");
   const std::string ours = must(testing::guest_bytes(directory.file("over.qcow2"), DiskFormat::kQcow2));
   CHECK(ours == testing::guest_bytes_by_qemu(directory.file("over.qcow2"), "qcow2", directory.file("raw")));
+}
+
+TEST_CASE("I14, I20: a vhd is created over a vhd, of its size, and stands on it by its name and its id") {
+  const testing::TempDir directory;
+  std::filesystem::create_directory(directory.file("bases"));
+  const std::string base = directory.file("bases/base.vhd");
+  testing::put(base, parent_image());
+  const std::string whole = must(testing::guest_bytes(base, DiskFormat::kVhd));
+  Operation operation;
+  for (const std::string& named : {std::string("bases/base.vhd"), base}) {
+    CAPTURE(named);
+    CreateOptions options{.overwrite = true, .format = VhdCreate{}};
+    options.backing = BackingOption{.path = named, .format = DiskFormat::kVhd};
+    const std::string child = directory.file("child.vhd");
+    const ImageInfo info = must(create_image(child, options, operation.context));
+    CHECK(info.virtual_bytes == kChildDisk);
+    REQUIRE(info.backing);
+    CHECK(info.backing->path == named);
+    CHECK(info.backing->resolved_path == base);
+    CHECK(must(testing::guest_bytes(child, DiskFormat::kVhd)) == whole);
+    CHECK(must(check_image(child, {}, operation.context)).leaks == 0);
+    PosixFile file(UniqueFd(::open(child.c_str(), O_RDONLY | O_CLOEXEC)), child);
+    std::vector<std::byte> raw(kHeaderBytes);
+    must(read_exact(file, kFooterBytes, raw, "the header"));
+    struct stat written = {};
+    REQUIRE(::stat(base.c_str(), &written) == 0);
+    CHECK(must(parse_dynamic_header(raw)).parent_time == timestamp_of(written.st_mtime));
+    // And one over that one.
+    options.backing->path = "child.vhd";
+    options.size = kChildDisk * 2;
+    CHECK(must(create_image(directory.file("top.vhd"), options, operation.context)).virtual_bytes == kChildDisk * 2);
+    CHECK(must(testing::guest_bytes(directory.file("top.vhd"), DiskFormat::kVhd)) ==
+          whole + std::string(kChildDisk, '\0'));
+  }
+}
+
+TEST_CASE("a vhd over another format, over nothing, or over what was not opened, is refused by name and not there") {
+  const testing::TempDir directory;
+  testing::put(directory.file("base.vhd"), parent_image());
+  Operation operation;
+  const auto refused = [&](CreateOptions options) {
+    const auto made = create_image(directory.file("child.vhd"), options, operation.context);
+    REQUIRE_FALSE(made.ok());
+    CHECK_FALSE(std::filesystem::exists(directory.file("child.vhd")));
+    return made.error().code;
+  };
+  CreateOptions options{.format = VhdCreate{}};
+  for (const DiskFormat format : {DiskFormat::kRaw, DiskFormat::kQcow2, DiskFormat::kVmdk, DiskFormat::kVhdx}) {
+    options.backing = BackingOption{.path = "base.vhd", .format = format};
+    CHECK(refused(options) == ErrorCode::kUnsupported);
+  }
+  options.backing = BackingOption{.path = "gone.vhd", .format = DiskFormat::kVhd};
+  CHECK(refused(options) == ErrorCode::kImageNotFound);
+  options.backing->path = "base.vhd";
+  options.format = VhdCreate{.fixed = true};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
+  options = {.size = 1 << 20, .backing = options.backing, .unchecked_backing = true, .format = VhdCreate{}};
+  CHECK(refused(options) == ErrorCode::kUnsupported);
+}
+
+TEST_CASE(
+    "I37, I22: killed at any write or sync, a vhd names its old parent or the new one, whole, and its own bytes stay") {
+  const std::string old_id = guid_text(id_of(0x11), false);
+  const std::string new_id = guid_text(id_of(0x33), false);
+  // As others write them, with a block right behind a short name; and as this engine does.
+  const Image theirs = written_child({{kRelativeWindows, ".\\base.vhd"}, {kAbsoluteWindows, "C:\\base.vhd"}});
+  MemoryFile planned_here(planned(over(dynamic_disk(kChildDisk), "base.vhd")));
+  {
+    auto block = open_writable(planned_here);
+    must(block->write(3 * 512, testing::pattern(3 * 512, 7)));
+    must(block->flush());
+  }
+  for (const Image& start : {theirs, planned_here.bytes()}) {
+    for (const std::size_t length : {1u, 300u, 1023u}) {
+      CAPTURE(length);
+      const std::string name(length, 'n');
+      MemoryFile file(start);
+      const Image before = testing::read_all(*open_readable(file));
+      file.start_journal();
+      must(open_writable(file)->set_backing(BackingReference{.path = name, .format = "vhd", .content_id = new_id}));
+      CHECK(open_readable(file)->backing()->path == name);
+      for (std::size_t events = 0; events <= file.journal().size(); ++events) {
+        for (std::uint64_t seed = 0; seed < 8; ++seed) {
+          CAPTURE(events);
+          CAPTURE(seed);
+          MemoryFile crashed(file.after_crash(events, seed));
+          auto block = open_readable(crashed);
+          const std::string path = block->backing()->path;
+          REQUIRE((path == "base.vhd" || path == name));
+          REQUIRE(std::get<std::string>(block->info().specific.back().value) == (path == name ? new_id : old_id));
+          REQUIRE(testing::read_all(*block) == before);
+          REQUIRE(testing::check(*block).corruptions == 0);
+          // And it can be changed again, from wherever its header lies now.
+          auto writer = open_writable(crashed);
+          must(writer->set_backing(BackingReference{.path = "third.vhd", .format = "vpc", .content_id = old_id}));
+          must(writer->write(0, testing::pattern(512, 8)));
+          must(writer->flush());
+          block = open_readable(crashed);
+          REQUIRE(block->backing()->path == "third.vhd");
+          REQUIRE(testing::check(*block).corruptions == 0);
+        }
+      }
+    }
+  }
+  // Names come and go in the room of the first one.
+  MemoryFile steady(planned_here.bytes());
+  for (const std::size_t length : {1023u, 1u, 500u}) {
+    must(open_writable(steady)->set_backing(BackingReference{.path = std::string(length, 'n'), .format = "vhd"}));
+    CHECK(steady.bytes().size() == planned_here.bytes().size());
+    CHECK(load_be64(steady.bytes().data() + footer_at::kDataOffset) == kFooterBytes);
+  }
+}
+
+TEST_CASE("I38: a change of a vhd's parent that fails midway is a typed error, and the image is sound") {
+  testing::fail_midway(written_child({{kRelativeWindows, ".\\base.vhd"}}), open_either, [](Block& block) {
+    return block.set_backing(BackingReference{.path = "another.vhd", .format = "vhd"});
+  });
 }
 
 }  // namespace sluicebox::image::vhd

@@ -33,6 +33,14 @@ inline PlanOptions fixed_disk(std::uint64_t size) {
   return {.virtual_size = size, .fixed = true, .id = id_of(0x11), .timestamp = 1};
 }
 
+inline PlanOptions over(PlanOptions options, const std::string& parent, unsigned char parent_id = 0x11) {
+  options.id = id_of(0x22);
+  options.parent_path = parent;
+  options.parent_id = id_of(parent_id);
+  options.parent_time = 7;
+  return options;
+}
+
 inline Image planned(const PlanOptions& options) {
   std::vector<std::byte> scratch(must(plan_scratch_size(options)));
   return testing::apply(must(plan_vhd(options, scratch)));

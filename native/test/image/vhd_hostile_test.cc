@@ -105,6 +105,67 @@ TEST_CASE("I12, I45, I50: a malformed vhd is refused by a typed error, at once")
   }
 }
 
+TEST_CASE(
+    "I12, I45, I55: a vhd whose parent has no name that can be read is IMAGE_CHAIN, and tells so much in its info") {
+  struct Case {
+    const char* name;
+    std::uint32_t code, length;
+    std::uint64_t offset;
+    std::string bytes;
+  };
+  const std::uint64_t at = planned(over(dynamic_disk(2 << 20), "base.vhd")).size() - kFooterBytes - kMaxNameBytes;
+  const Case cases[] = {
+      {"at 2^64-1", kRelativeWindows, 16, UINT64_MAX, ""},
+      {"past the end", kRelativeWindows, 16, std::uint64_t{1} << 40, ""},
+      {"of 4 GiB", kRelativeWindows, UINT32_MAX, at, ""},
+      {"of half a character", kRelativeWindows, 3, at, std::string("a\0b", 3)},
+      {"of half a pair", kRelativeWindows, 2, at, std::string("\x00\xd8", 2)},
+      {"of nothing", kRelativeWindows, 0, at, ""},
+      {"of a NUL", kRelativeWindows, 4, at, std::string(4, '\0')},
+      {"of a folder", kRelativeWindows, 4, at, std::string(".\0\\\0", 4)},
+      {"of a drive", kAbsoluteWindows, 6, at, std::string("C\0:\0\\\0", 6)},
+      {"a URL of another host", kMacUrl, 13, at, "file://host/a"},
+      {"a URL of another kind", kMacUrl, 8, at, "http://a"},
+      {"a URL with a NUL in it", kMacUrl, 12, at, "file:///a%00"},
+      {"of a platform that nobody knows", 0x12345678, 16, at, "base.vhd"},
+  };
+  for (const Case& each : cases) {
+    CAPTURE(each.name);
+    Image image = planned(over(dynamic_disk(2 << 20), "base.vhd"));
+    std::ranges::copy(as_bytes(each.bytes), image.begin() + static_cast<std::ptrdiff_t>(at));
+    edit_header(image, [&](DynamicHeader& header) {
+      header.parent_name.clear();
+      header.locators[0].code = each.code;
+      header.locators[0].length = each.length;
+      header.locators[0].offset = each.offset;
+    });
+    MemoryFile file(image);
+    const auto opened = open_vhd(file, {.writable = true});
+    REQUIRE_FALSE(opened.ok());
+    CHECK(opened.error().code == ErrorCode::kImageChain);
+    CHECK(must(open_vhd(file, {.info_only = true}))->backing()->path.empty());
+    CHECK(file.bytes() == image);
+  }
+}
+
+TEST_CASE("I46: a vhd's parent is not renamed over anything that its locators say the name lies in") {
+  for (const std::uint64_t over_what : {std::uint64_t{0}, std::uint64_t{512}, kTableAt, std::uint64_t{2048}}) {
+    CAPTURE(over_what);
+    Image image = planned(over(dynamic_disk(2 << 20), "base.vhd"));
+    edit_header(image, [&](DynamicHeader& header) { header.locators[0].offset = over_what; });
+    MemoryFile file(image);
+    must(open_writable(file)->set_backing(BackingReference{.path = "another.vhd", .format = "vhd"}));
+    auto block = open_writable(file);
+    CHECK(block->backing()->path == "another.vhd");
+    CHECK(testing::check(*block).corruptions == 0);
+    must(block->write(0, testing::pattern(512, 1)));
+    must(block->flush());
+    Image out(512);
+    must(open_readable(file)->read(0, out));
+    CHECK(out == testing::pattern(512, 1));
+  }
+}
+
 TEST_CASE("I50: either footer speaks for a dynamic vhd when the other one is damaged; the first write mends both") {
   const Image sound = two_blocks();
   const Image disk = [&] {

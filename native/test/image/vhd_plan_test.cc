@@ -16,6 +16,7 @@ void for_every_vhd_shape(Visit visit) {
         CAPTURE(block);
         CAPTURE(size);
         visit(options);
+        if (!fixed) visit(over(options, std::string(250, 'p') + "/base.vhd"));
       }
     }
   }
@@ -50,7 +51,8 @@ TEST_CASE("I5, I6, I10: the planned vhd has exactly the size asked for, is clean
       MemoryFile file(testing::apply(plan));
       auto block = open_readable(file);
       CHECK(block->size() == options.virtual_size);
-      CHECK_FALSE(block->backing().has_value());
+      CHECK(block->backing().has_value() == !options.parent_path.empty());
+      if (block->backing()) CHECK(block->backing()->path == options.parent_path);
       const CheckReport report = testing::check(*block);
       CHECK(report.corruptions + report.leaks == 0);
     }
@@ -107,6 +109,42 @@ TEST_CASE("I9, I10: what a vhd cannot be is refused by the name of its option") 
     refused(fixed_disk(size), "size");
   }
   refused(fixed_disk(0), "size");
+}
+
+TEST_CASE("I11, I50: a planned vhd names its parent as it was named, by name and id and time, or it is refused") {
+  const std::string longest = std::string(250, 'a') + "/" + std::string(250, 'b') + "/" + std::string(250, 'c') + "/" +
+                              std::string(kMaxParentPath - 753, 'd');
+  for (const std::string& path : {std::string("base.vhd"), std::string("../bases/base.vhd"),
+                                  std::string("/srv/a b%20c#\xc3\xa4.vhd"), std::string("\xc3\xa4\xf0\x9f\x98\x80.vhd"),
+                                  std::string(".hidden"), std::string("a:b"), longest, "/" + longest.substr(1)}) {
+    CAPTURE(path);
+    MemoryFile file(planned(over(dynamic_disk(1 << 20), path)));
+    auto block = open_readable(file);
+    CHECK(block->backing() == BackingReference{.path = path, .format = "vhd"});
+    const DynamicHeader header = must(parse_dynamic_header(Bytes(file.bytes()).subspan(kFooterBytes, kHeaderBytes)));
+    CHECK(header.parent_id == id_of(0x11));
+    CHECK(header.parent_time == 7);
+    CHECK(header.locators[0].space == kMaxNameBytes);
+    // A footer would be no part of a name.
+    CHECK(header.locators[0].offset + header.locators[0].space == file.bytes().size() - kFooterBytes);
+  }
+  CHECK(open_readable(*std::make_unique<MemoryFile>(planned(over(dynamic_disk(1 << 20), "./base.vhd"))))
+            ->backing()
+            ->path == "base.vhd");
+  const auto code = [](const PlanOptions& options) {
+    const auto size = plan_scratch_size(options);
+    REQUIRE_FALSE(size.ok());
+    CHECK(size.error().message.find("backing") != std::string::npos);
+    return size.error().code;
+  };
+  for (const std::string& path : {longest + "d", std::string("a\\b"), std::string("a\0b", 3), std::string("/a\0b", 4),
+                                  std::string("./"), std::string("\xff.vhd")}) {
+    CAPTURE(path);
+    CHECK(code(over(dynamic_disk(1 << 20), path)) == ErrorCode::kInvalidArgument);
+  }
+  CHECK(code(over(dynamic_disk(1 << 20), "base.vhd", 0)) == ErrorCode::kInvalidArgument);
+  CHECK(code(over(dynamic_disk(1 << 20), "")) == ErrorCode::kInvalidArgument);
+  CHECK(code(over(fixed_disk(1 << 20), "base.vhd")) == ErrorCode::kUnsupported);
 }
 
 }  // namespace sluicebox::image::vhd

@@ -42,6 +42,13 @@ inline PlanOptions disk(std::uint64_t size, std::uint64_t block_size = kMiB, boo
           .page83 = id_of(3)};
 }
 
+inline PlanOptions over(PlanOptions options, const std::string& parent, unsigned char parent_link = 2) {
+  options.data_write = id_of(0x22);
+  options.parent_path = parent;
+  options.parent_link = id_of(parent_link);
+  return options;
+}
+
 inline Image planned(const PlanOptions& options) {
   std::vector<std::byte> scratch(must(plan_scratch_size(options)));
   return testing::apply(must(plan_vhdx(options, scratch)));

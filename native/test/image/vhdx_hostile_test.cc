@@ -128,6 +128,48 @@ TEST_CASE("I12, I45: a malformed vhdx is refused by a typed error, at once") {
   }
 }
 
+TEST_CASE("I12, I45, I55: a vhdx whose parent's names cannot be right is refused by a typed error") {
+  const auto locator_at = static_cast<std::size_t>(kMetadataAt + kMetadataTableBytes + 40);
+  const auto put16 = [=](Image& image, std::size_t at, std::uint16_t value) {
+    store_le16(image.data() + locator_at + at, value);
+  };
+  const auto put32 = [=](Image& image, std::size_t at, std::uint32_t value) {
+    store_le32(image.data() + locator_at + at, value);
+  };
+  const Malformed cases[] = {
+      {"no locator",
+       [](Image& image) { store_guid(item_entry(image, 5), id_of(9)), store_le32(item_entry(image, 5) + 24, 0); },
+       ErrorCode::kImageCorrupt},
+      {"a locator of another kind", [=](Image& image) { store_guid(image.data() + locator_at, id_of(9)); },
+       ErrorCode::kUnsupported},
+      {"a locator of 19 bytes", [](Image& image) { store_le32(item_entry(image, 5) + 20, 19); },
+       ErrorCode::kImageCorrupt},
+      {"a locator of 4 GiB", [](Image& image) { store_le32(item_entry(image, 5) + 20, UINT32_MAX); },
+       ErrorCode::kImageCorrupt},
+      {"a locator over the table", [](Image& image) { store_le32(item_entry(image, 5) + 16, 32); },
+       ErrorCode::kImageCorrupt},
+      {"65535 names", [=](Image& image) { put16(image, 18, UINT16_MAX); }, ErrorCode::kImageCorrupt},
+      {"a key at 2^32-1", [=](Image& image) { put32(image, 20, UINT32_MAX); }, ErrorCode::kImageCorrupt},
+      {"a value past the item", [=](Image& image) { put16(image, 20 + 12 + 10, UINT16_MAX); },
+       ErrorCode::kImageCorrupt},
+      {"a key of half a character", [=](Image& image) { put16(image, 28, 3); }, ErrorCode::kImageCorrupt},
+      {"no names", [=](Image& image) { put16(image, 18, 0); }, ErrorCode::kImageChain},
+      {"an id and no name", [=](Image& image) { put16(image, 18, 1); }, ErrorCode::kImageChain},
+      {"an empty name", [=](Image& image) { put16(image, 20 + 12 + 10, 0); }, ErrorCode::kImageChain},
+  };
+  for (const Malformed& each : cases) {
+    CAPTURE(each.name);
+    Image image = planned(over(disk(4 << 20), "base.vhdx"));
+    each.damage(image);
+    MemoryFile file(image);
+    const auto opened = open_vhdx(file, {.writable = true});
+    REQUIRE_FALSE(opened.ok());
+    CHECK(error_code_name(opened.error().code) == std::string(error_code_name(each.code)));
+    CHECK(open_vhdx(file, {.info_only = true}).ok() == (each.code == ErrorCode::kImageChain));
+    CHECK(file.bytes() == image);
+  }
+}
+
 TEST_CASE("one sound header is enough, and the newer one counts") {
   for (const std::size_t bad : {0u, 1u}) {
     Image image = two_blocks();

@@ -18,6 +18,7 @@ void for_every_vhdx_shape(Visit visit) {
           CAPTURE(log);
           CAPTURE(size);
           visit(options);
+          if (!fixed) visit(over(options, std::string(250, 'p') + "/base.vhdx"));
         }
       }
     }
@@ -65,9 +66,11 @@ TEST_CASE("I5, I6, I10: the planned vhdx has exactly the size asked for, is clea
     if (!fits) return;
     auto block = open_readable(file);
     CHECK(block->size() == options.virtual_size);
-    CHECK_FALSE(block->backing().has_value());
+    CHECK(block->backing().has_value() == !options.parent_path.empty());
+    if (block->backing()) CHECK(block->backing()->path == options.parent_path);
     const CheckReport report = testing::check(*block);
     CHECK(report.corruptions + report.leaks == 0);
+    if (block->backing()) return;  // QEMU has no differencing ones
     const testing::RunResult info = testing::qemu_img({"info", "-f", "vhdx", "--output=json", path});
     CAPTURE(info.output);
     CHECK(info.exit_code == 0);
@@ -118,6 +121,36 @@ TEST_CASE("I9, I10: what a vhdx cannot be is refused by the name of its option")
   PlanOptions half = disk(512);
   half.sector_size = 4096;
   refused(half, "size");
+}
+
+TEST_CASE("I11, I50: a planned vhdx names its parent as it was named, by name and id, or it is refused") {
+  const std::string longest = std::string(500, 'a') + "/" + std::string(kMaxParentPath - 501, 'b');
+  for (const std::string& path :
+       {std::string("base.vhdx"), std::string("../bases/base.vhdx"), std::string("/srv/\xc3\xa4 b.vhdx"),
+        std::string("\xf0\x9f\x98\x80.vhdx"), std::string(".hidden"), std::string("a:b"), longest}) {
+    CAPTURE(path);
+    MemoryFile file(planned(over(disk(4 << 20), path)));
+    auto block = open_readable(file);
+    CHECK(block->backing() == BackingReference{.path = path, .format = "vhdx"});
+    const auto parent_id = block->info().specific.back();
+    CHECK(parent_id.name == "parent-id");
+    CHECK(std::get<std::string>(parent_id.value) == guid_text(id_of(2), true));
+    CHECK(must(block->status(0, 4 << 20)).mapping == Mapping::kUnallocated);
+  }
+  const auto code = [](const PlanOptions& options) {
+    const auto size = plan_scratch_size(options);
+    REQUIRE_FALSE(size.ok());
+    CHECK(size.error().message.find("backing") != std::string::npos);
+    return size.error().code;
+  };
+  for (const std::string& path : {longest + "b", std::string("a\\b"), std::string("a\0b", 3), std::string("./"),
+                                  std::string("//a"), std::string("\xff")}) {
+    CAPTURE(path);
+    CHECK(code(over(disk(1 << 20), path)) == ErrorCode::kInvalidArgument);
+  }
+  CHECK(code(over(disk(1 << 20), "base.vhdx", 0)) == ErrorCode::kInvalidArgument);
+  CHECK(code(over(disk(1 << 20), "")) == ErrorCode::kInvalidArgument);
+  CHECK(code(over(disk(1 << 20, kMiB, true), "base.vhdx")) == ErrorCode::kUnsupported);
 }
 
 }  // namespace sluicebox::image::vhdx

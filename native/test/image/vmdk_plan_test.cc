@@ -66,12 +66,15 @@ TEST_CASE("I1, I2, I3, I4: the bookkeeping of every vmdk plan") {
 }
 
 TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-img agrees") {
-  for_every_vmdk_shape([](const PlanOptions& options) {
+  std::size_t shapes = 0;
+  for_every_vmdk_shape([&](const PlanOptions& options) {
     const TempDir directory;
+    // A process, and its files on a disk, take longer than all else; five divides none of what the shapes vary in.
+    const bool ask_qemu = options.parent_hint.empty() && (testing::is_thorough() || shapes++ % 5 == 0);
     std::map<std::string, MemoryFile> files;
     for (auto& [name, bytes] : planned_files(options)) {
       if (bytes.size() > (16u << 20)) return;  // flat: nothing to parse
-      put(directory.file(name), bytes);
+      if (ask_qemu) put(directory.file(name), bytes);
       files.emplace(name, std::move(bytes));
     }
     auto block =
@@ -87,7 +90,7 @@ TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-im
     const CheckReport report = check(*block);
     CHECK(report.corruptions == 0);
     CHECK(report.leaks == 0);
-    if (!options.parent_hint.empty()) return;
+    if (!ask_qemu) return;
     const auto seen = qemu_img({"info", "--output=json", directory.file(options.name)});
     CAPTURE(seen.output);
     CHECK(seen.exit_code == 0);

@@ -61,3 +61,22 @@ test('convert goes from every format to every other, and reads the same', async 
     from = ['-f', format, name]
   }
 })
+
+test.each(['vpc', 'vhdx'])(
+  'a %s is created over one, and rebased, where qemu-img has no backing for it',
+  async (format) => {
+    const { folders, run } = pairOfFolders()
+    for (const name of ['base', 'other'])
+      expect((await run('create', '-q', '-f', format, name, '20M')).ours.code).toBe(0)
+    const { ours, theirs } = await run('create', '-f', format, '-b', 'base', '-F', format, 'top')
+    expect(ours).toMatchObject({ code: 0, stdout: expect.stringContaining(`backing_file=base backing_fmt=${format}`) })
+    expect(theirs.code).toBe(1)
+    const here = { ours: folders.ours, theirs: folders.ours }
+    const chain = (await run.in(here, 'info', '--output=json', '--backing-chain', 'top')).ours
+    expect(JSON.parse(chain.stdout).map((layer: { format: string }) => layer.format)).toEqual([format, format])
+    expect((await run.in(here, 'rebase', '-b', 'other', 'top')).ours).toEqual({ code: 0, stdout: '', stderr: '' })
+    const moved = (await run.in(here, 'info', '--output=json', 'top')).ours
+    expect(JSON.parse(moved.stdout)).toMatchObject({ 'backing-filename': 'other', 'backing-filename-format': format })
+    expect((await run.in(here, 'check', '-f', format, 'top')).ours.code).toBe(0)
+  },
+)

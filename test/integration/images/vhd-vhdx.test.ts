@@ -1,5 +1,6 @@
 // VHD and VHDX through a Runtime, in both directions: qemu-img and libvhdi read what is written here, and the reverse.
-import { readFileSync, statSync, writeFileSync } from 'node:fs'
+import { createHash } from 'node:crypto'
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import type { DiskFormat, ImageCreateOptions, Images } from '../../../lib/index.js'
 import { bytesOf, makeFolder } from '../../support/folder.js'
@@ -164,9 +165,94 @@ test('I14: an overlay over a vhd records it as qemu-img writes it, and each side
   await qemuImg('compare', folder('ours'), folder('theirs'))
 })
 
+test.each(['vhd', 'vhdx'] as const)(
+  'I14, I20: a %s is created over one, of its size, and libvhdi knows its parent',
+  async (format) => {
+    const { images } = openRuntime()
+    const folder = makeFolder()
+    const base = folder(`base.${format}`)
+    await images.create(base, { format, size: '6M' })
+    await writeHere(images, base, format, ['write -P 0x11 1M 1M'])
+    const made = await images.create(folder('child'), { format, backing: { path: `base.${format}`, format } })
+    expect(made).toMatchObject({ virtualBytes: 6 * MIB, specific: { subformat: 'differencing' } })
+    expect(made.backing).toMatchObject({ path: `base.${format}`, resolvedPath: base, format, exists: true })
+    const chain = (await images.info(folder('child'), { chain: true })).chain ?? []
+    expect(chain.map((layer) => layer.format)).toEqual([format, format])
+    if (format === 'vhd') expect(made.specific['parent-id']).toBe(chain[1]?.specific.id)
+    expect(await images.check(folder('child'))).toMatchObject({ ok: true, leaks: 0 })
+    expect((await images.compare(folder('child'), base)).identical).toBe(true)
+    const told = await program('vhdiinfo', [folder('child')])
+    expect(told.code, told.stderr).toBe(0)
+    expect(told.stdout).toMatch(/Disk type[^\n]*Differential/)
+    expect(told.stdout).toMatch(new RegExp(`Parent identifier[^\\n]*${made.specific['parent-id']}`))
+    // Of a vhdx it tells no name that is relative.
+    if (format === 'vhd') expect(told.stdout).toMatch(/Parent filename[^\n]*base\.vhd/)
+  },
+)
+
+/** All that a guest reads of `path`, and what it rests on. */
+async function guestOf(images: Images, path: string): Promise<string> {
+  await using disk = await images.open(path, { readonly: true })
+  return hashOf(await disk.read(0, disk.size))
+}
+
+/** The same as 7-Zip reads it, which looks for the parents by itself. QEMU has no differencing images. */
+async function guestOf7z(path: string, format: 'vhd' | 'vhdx'): Promise<string> {
+  const out = makeFolder()()
+  const { code, stdout, stderr } = await program('7zz', ['x', '-y', `-o${out}`, `-t${format}`, path])
+  expect(code, stdout + stderr).toBe(0)
+  const [name] = readdirSync(out)
+  return hashOf(readFileSync(`${out}/${name}`))
+}
+
+const hashOf = (bytes: Buffer) => createHash('sha256').update(bytes).digest('hex')
+
+test.each(['vhd', 'vhdx'] as const)(
+  'I16, I33: a %s over one is written, rebased and committed, and reads the same throughout',
+  async (format) => {
+    const { images } = openRuntime()
+    const folder = makeFolder()
+    for (const name of ['base', 'other']) await images.create(folder(name), { format, size: '6M' })
+    await writeHere(images, folder('base'), format, ['write -P 0x11 1M 1M'])
+    await writeHere(images, folder('other'), format, ['write -P 0x22 1M 64K', 'write -P 0x23 5M 64K'])
+    const child = folder('child')
+    await images.create(child, { format, backing: { path: 'base', format } })
+    {
+      await using disk = await images.open(child)
+      await disk.write(700, Buffer.alloc(5000, 0x33))
+      await disk.write(2 ** 20 + 100, Buffer.alloc(9, 0x34))
+      await disk.zero(3 * MIB, 2 * MIB)
+    }
+    const before = await guestOf(images, child)
+    expect(await guestOf7z(child, format)).toBe(before)
+    expect(await images.rebase(child, { backing: 'other' })).toMatchObject({ backingFormat: format, to: 'other' })
+    expect(await guestOf(images, child)).toBe(before)
+    expect(await guestOf7z(child, format)).toBe(before)
+    expect((await images.info(child)).backing).toMatchObject({ path: 'other', format, exists: true })
+    expect(await images.check(child)).toMatchObject({ ok: true, leaks: 0 })
+    const { bytesCommitted } = await images.commit(child)
+    expect(bytesCommitted).toBeGreaterThan(0)
+    expect(await guestOf(images, child)).toBe(before)
+    // What was committed, QEMU reads.
+    await qemuImg('convert', '-f', names[format], '-O', 'raw', folder('other'), folder('raw'))
+    expect(hashOf(readFileSync(folder('raw')))).toBe(before)
+    const dynamic = await rejection(images.rebase(folder('other'), { backing: 'base' }))
+    expect(dynamic).toMatchObject({ code: 'UNSUPPORTED' })
+    if (format === 'vhdx') {
+      expect(await rejection(images.rebase(child, { backing: null }))).toMatchObject({ code: 'UNSUPPORTED' })
+    } else {
+      await images.rebase(child, { backing: null })
+      expect((await images.info(child)).specific.subformat).toBe('dynamic')
+      await requireReadHere(images, child, format)
+    }
+    expect(await guestOf(images, child)).toBe(before)
+  },
+)
+
 test('I9: what a vhd or vhdx cannot be is refused by the name of the option, and nothing is created', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()
+  await images.create(folder('base.vhd'), { format: 'vhd', size: '1M' })
   const refusals: [object, string, string][] = [
     [{ format: 'vhd', size: '1M', blockSize: '3M' }, 'INVALID_ARGUMENT', 'blockSize'],
     [{ format: 'vhd', size: '1M', blockSize: '256K' }, 'INVALID_ARGUMENT', 'blockSize'],
@@ -184,8 +270,12 @@ test('I9: what a vhd or vhdx cannot be is refused by the name of the option, and
     [{ format: 'vhdx', size: '64T', blockSize: '1M' }, 'INVALID_ARGUMENT', 'blockSize'],
     [{ format: 'vhdx', size: '1M', logSize: '1000K' }, 'INVALID_ARGUMENT', 'logSize'],
     [{ format: 'vhdx', size: '1M', logSize: '65M' }, 'INVALID_ARGUMENT', 'logSize'],
-    [{ format: 'vhdx', size: '1M', backing: { path: 'a', format: 'vhdx' } }, 'UNSUPPORTED', 'backing'],
-    [{ format: 'vhd', size: '1M', backing: { path: 'a', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhdx', backing: { path: 'a', format: 'vhdx' } }, 'IMAGE_NOT_FOUND', 'a'],
+    [{ format: 'vhd', backing: { path: 'a', format: 'vhd' } }, 'IMAGE_NOT_FOUND', 'a'],
+    [{ format: 'vhdx', backing: { path: 'base.vhd', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', backing: { path: 'base.vhd', format: 'raw' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', subformat: 'fixed', backing: { path: 'base.vhd', format: 'vhd' } }, 'UNSUPPORTED', 'backing'],
+    [{ format: 'vhd', backing: { path: 'base.vhd' } }, 'INVALID_ARGUMENT', 'backing.format'],
   ]
   for (const [options, code, named] of refusals) {
     const error = await rejection(images.create(folder('image'), options as never))

@@ -1,6 +1,7 @@
 #include "image/formats/vhd/footer.h"
 
 #include <algorithm>
+#include <limits>
 #include <string_view>
 
 #include "base/checked.h"
@@ -26,6 +27,12 @@ std::uint32_t checksum(Bytes bytes, std::size_t skip) {
     if (i < skip || i >= skip + 4) sum += std::to_integer<std::uint32_t>(bytes[i]);
   }
   return ~sum;
+}
+
+std::uint32_t timestamp_of(std::int64_t seconds_since_1970) {
+  constexpr std::int64_t kEpoch = 946684800;
+  constexpr std::int64_t kLast = std::numeric_limits<std::uint32_t>::max();
+  return static_cast<std::uint32_t>(std::clamp(seconds_since_1970, kEpoch, kEpoch + kLast) - kEpoch);
 }
 
 std::uint64_t Footer::disk_bytes() const {

@@ -46,6 +46,9 @@ Result<Footer> parse_footer(Bytes bytes);
 // Over `footer.raw`, with a checksum.
 void serialize_footer(Footer& footer);
 
+// A time as a VHD counts it, from 2000-01-01 UTC on; what it cannot tell is the nearest that it can.
+std::uint32_t timestamp_of(std::int64_t seconds_since_1970);
+
 // One's complement of the sum of all bytes but the four at `skip`.
 std::uint32_t checksum(Bytes bytes, std::size_t skip);
 

@@ -69,7 +69,7 @@ class Loader {
     image_.taken = {{0, kFooterBytes, "the footer's copy"}, {at, *end, "the dynamic header"}};
     TRY(place_table());
     if (image_.footer.type != DiskType::kDifferencing) return {};
-    place_locators();
+    image_.place_locators();
     image_.parent = TRY(parent_path(image_.file, image_.header));
     return {};
   }
@@ -90,14 +90,6 @@ class Loader {
     }
     if (*end != header.table_offset) image_.taken.push_back({header.table_offset, *end, "the table of blocks"});
     return {};
-  }
-
-  void place_locators() {
-    for (const ParentLocator& locator : image_.header.locators) {
-      const auto end = checked_add(locator.offset, locator.length);
-      if (locator.code == 0 || locator.length == 0 || !end || *end > image_.ends.file_bytes) continue;
-      image_.taken.push_back({locator.offset, *end, "a parent's name"});
-    }
   }
 
   Status load_table() {
@@ -153,6 +145,21 @@ class Loader {
 };
 
 }  // namespace
+
+// The room that this engine leaves for another name is no block's either.
+void ImageState::place_locators() {
+  std::erase_if(taken, [](const TakenRange& range) { return range.is_parent_name; });
+  for (const ParentLocator& locator : header.locators) {
+    const auto fits = [&](std::uint64_t length) {
+      const auto end = checked_add(locator.offset, length);
+      return end && *end <= data_end();
+    };
+    if (locator.code == 0 || locator.length == 0 || !fits(locator.length)) continue;
+    const bool roomy = locator.space == kMaxNameBytes && locator.length < kMaxNameBytes && fits(kMaxNameBytes);
+    const std::uint64_t length = roomy ? kMaxNameBytes : locator.length;
+    taken.push_back({locator.offset, locator.offset + length, "a parent's name", true});
+  }
+}
 
 Result<Ends> read_ends(const File& file) {
   Ends ends;

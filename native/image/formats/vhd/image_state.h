@@ -34,6 +34,7 @@ const Footer* speaking(const Ends& ends);
 struct TakenRange {
   std::uint64_t begin = 0, end = 0;
   const char* what = "";
+  bool is_parent_name = false;
 };
 
 struct ImageState {
@@ -53,6 +54,8 @@ struct ImageState {
   std::vector<std::uint32_t> table;   // an entry a block of the disk: its sector in the file, or kAbsentBlock
   std::vector<bool> damaged;          // blocks whose entry cannot be right; empty when there are none
 
+  // Takes what the header's locators name, instead of what was taken for them before.
+  void place_locators();
   std::uint64_t block_count() const { return div_up(disk_bytes, header.block_size); }
   bool is_damaged(std::uint64_t block) const { return !damaged.empty() && damaged[block]; }
   // How far blocks may reach.

@@ -45,6 +45,8 @@ inline constexpr std::size_t kChecksum = 36, kParentId = 40, kParentTime = 56, k
 inline constexpr std::size_t kParentNameBytes = 512;
 inline constexpr std::size_t kLocatorCount = 8;
 inline constexpr std::size_t kLocatorBytes = 24;
+inline constexpr std::size_t kMaxParentPath = 1023;   // of a new image, as its overlay names it
+inline constexpr std::uint32_t kMaxNameBytes = 4096;  // of a name in a locator; what a new one has room for
 
 // Platform codes of parent locators.
 inline constexpr std::uint32_t kRelativeWindows = 0x57327275;  // "W2ru": UTF-16LE, relative to the image

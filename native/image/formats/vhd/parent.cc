@@ -1,14 +1,13 @@
 #include "image/formats/vhd/parent.h"
 
-#include <vector>
+#include <array>
 
+#include "image/printable.h"
 #include "image/utf16.h"
 
 namespace sluicebox::image::vhd {
 
 namespace {
-
-constexpr std::uint32_t kMaxNameBytes = 4096;
 
 bool is_hex(char character) { return std::string_view("0123456789abcdefABCDEF").find(character) != std::string::npos; }
 
@@ -29,6 +28,21 @@ std::optional<std::string> path_of_url(std::string_view url) {
   }
   if (!path.starts_with('/') && !path.starts_with("./")) return std::nullopt;
   return path;
+}
+
+std::string url_of_path(const std::string& path) {
+  constexpr std::string_view kPlain = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~/";
+  constexpr std::string_view kDigits = "0123456789ABCDEF";
+  std::string url = "file://";
+  for (const char character : path) {
+    if (kPlain.find(character) != std::string_view::npos) {
+      url += character;
+      continue;
+    }
+    const auto byte = static_cast<unsigned char>(character);
+    url += {'%', kDigits[byte >> 4], kDigits[byte & 15]};
+  }
+  return url;
 }
 
 std::optional<std::string> name_of(const ParentLocator& locator, const std::vector<std::byte>& bytes) {
@@ -58,6 +72,39 @@ Result<std::optional<std::string>> parent_path(const File& file, const DynamicHe
   }
   std::string name = path_of_windows(header.parent_name);
   return name.empty() ? std::optional<std::string>() : std::optional(std::move(name));
+}
+
+Result<WrittenName> write_parent_path(const std::string& path) {
+  const auto refuse = [](std::string text) {
+    return Error(ErrorCode::kInvalidArgument, "backing: " + std::move(text));
+  };
+  if (path.empty()) return refuse("the path is empty");
+  if (path.size() > kMaxParentPath) {
+    return refuse("the path has " + std::to_string(path.size()) + " bytes, at most " + std::to_string(kMaxParentPath) +
+                  " are stored");
+  }
+  WrittenName written;
+  if (path.starts_with('/') && path.find('\0') == std::string::npos) {
+    const std::string url = url_of_path(path);
+    written.code = kMacUrl;
+    written.bytes.assign(as_bytes(url).begin(), as_bytes(url).end());
+    return written;
+  }
+  const auto name = windows_of_path(path);
+  auto text = name ? utf16_of_utf8(*name, /*big_endian=*/false) : std::nullopt;
+  if (!text) return refuse("a vhd cannot record the name " + printable(path));
+  written.code = kRelativeWindows;
+  written.bytes = std::move(*text);
+  return written;
+}
+
+void set_parent_name(DynamicHeader& header, const std::string& path, const WrittenName& name, std::uint64_t offset) {
+  header.parent_name = path.substr(path.rfind('/') + 1);
+  header.locators = {};
+  header.locators[0] = {.code = name.code,
+                        .space = kMaxNameBytes,
+                        .length = static_cast<std::uint32_t>(name.bytes.size()),
+                        .offset = offset};
 }
 
 }  // namespace sluicebox::image::vhd

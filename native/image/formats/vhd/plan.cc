@@ -3,6 +3,7 @@
 #include "base/checked.h"
 #include "image/formats/vhd/dynamic_header.h"
 #include "image/formats/vhd/footer.h"
+#include "image/formats/vhd/parent.h"
 
 namespace sluicebox::image::vhd {
 
@@ -14,9 +15,12 @@ constexpr std::uint64_t kTableOffset = kHeaderOffset + kHeaderBytes;
 struct VhdLayout {
   Footer footer;
   DynamicHeader header;
-  std::uint64_t table_bytes = 0;  // whole sectors
+  std::uint64_t table_bytes = 0;      // whole sectors
+  std::optional<WrittenName> parent;  // of a differencing one
+  std::uint32_t name_bytes() const { return parent ? kMaxNameBytes : 0; }
   std::size_t scratch() const {
-    return footer.type == DiskType::kFixed ? kFooterBytes : 2 * kFooterBytes + kHeaderBytes + table_bytes;
+    if (footer.type == DiskType::kFixed) return kFooterBytes;
+    return 2 * kFooterBytes + kHeaderBytes + table_bytes + name_bytes();
   }
 };
 
@@ -41,11 +45,34 @@ Status check_options(const PlanOptions& options) {
   return {};
 }
 
+Status check_parent(const PlanOptions& options) {
+  if (options.parent_path.empty()) {
+    return is_nil(options.parent_id) ? ok_status() : bad_option("backing: the id of a parent without its path");
+  }
+  if (options.fixed) {
+    return Error(ErrorCode::kUnsupported, "backing: a fixed vhd has data everywhere, and no backing")
+        .advise("use the subformat dynamic");
+  }
+  if (is_nil(options.parent_id)) return bad_option("backing: its id is missing");
+  return {};
+}
+
+// Behind the table of blocks.
+Status name_parent(const PlanOptions& options, VhdLayout& layout) {
+  layout.parent = TRY(write_parent_path(options.parent_path));
+  layout.header.parent_id = options.parent_id;
+  layout.header.parent_time = options.parent_time;
+  set_parent_name(layout.header, options.parent_path, *layout.parent, kTableOffset + layout.table_bytes);
+  return {};
+}
+
 Result<VhdLayout> lay_out(const PlanOptions& options) {
   TRY(check_options(options));
+  TRY(check_parent(options));
+  const bool differs = !options.parent_path.empty();
   VhdLayout layout;
   Footer& footer = layout.footer;
-  footer.type = options.fixed ? DiskType::kFixed : DiskType::kDynamic;
+  footer.type = options.fixed ? DiskType::kFixed : differs ? DiskType::kDifferencing : DiskType::kDynamic;
   footer.data_offset = options.fixed ? kNoOffset : kHeaderOffset;
   footer.timestamp = options.timestamp;
   footer.creator = "qem2";
@@ -62,6 +89,7 @@ Result<VhdLayout> lay_out(const PlanOptions& options) {
   header.block_size = static_cast<std::uint32_t>(options.block_size);
   header.max_entries = static_cast<std::uint32_t>(div_round_up(options.virtual_size, options.block_size));
   layout.table_bytes = div_round_up(header.table_bytes(), kSectorBytes) * kSectorBytes;
+  if (differs) TRY(name_parent(options, layout));
   return layout;
 }
 
@@ -87,7 +115,9 @@ Result<ImagePlan> plan_vhd(const PlanOptions& options, MutableBytes scratch) {
     const MutableBytes table = builder.add(kTableOffset, layout.table_bytes);
     std::memset(table.data(), 0xff, table.size());  // every block absent, and what pads the last sector as well
   }
-  builder.add(kTableOffset + layout.table_bytes, layout.footer.raw);
+  const std::uint64_t table_end = kTableOffset + layout.table_bytes;
+  if (layout.parent) std::ranges::copy(layout.parent->bytes, builder.add(table_end, layout.name_bytes()).begin());
+  builder.add(table_end + layout.name_bytes(), layout.footer.raw);
   return plan;
 }
 

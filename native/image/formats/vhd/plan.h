@@ -1,4 +1,4 @@
-// plan.h: the metadata writes of an empty VHD, computed without I/O.
+// plan.h: the metadata writes of an empty VHD, over a parent or not, computed without I/O.
 // Knows: the format's layout (layout.h). Pure and deterministic: equal options give equal bytes.
 // Threads: any.
 #pragma once
@@ -22,6 +22,11 @@ struct PlanOptions {
   std::uint64_t block_size = kDefaultBlockBytes;  // 512 KiB to 256 MiB, a power of two; nothing for a fixed one
   Guid id = {};
   std::uint32_t timestamp = 0;  // seconds since 2000-01-01 UTC
+
+  // Of a differencing image.
+  std::string parent_path = {};   // empty: none
+  Guid parent_id = {};            // the parent's own
+  std::uint32_t parent_time = 0;  // when the parent was last written, counted as `timestamp` is
 };
 
 Result<std::size_t> plan_scratch_size(const PlanOptions& options);

@@ -46,10 +46,13 @@ class DynamicVhd final : public Block {
   void abandon() override {
     if (writer_) writer_->abandon();
   }
+  Status can_set_backing(const std::optional<BackingReference>& backing) const override;
+  Status set_backing(const std::optional<BackingReference>& backing) override;
   Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
  private:
+  Result<std::optional<Writer::Parent>> parent_of(const std::optional<BackingReference>& backing) const;
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   bool has_parent() const { return image_->footer.type == DiskType::kDifferencing; }
@@ -124,6 +127,44 @@ Result<BlockStatus> DynamicVhd::status(std::uint64_t offset, std::uint64_t lengt
     status.host_offset = run.host;
   }
   return status;
+}
+
+// What is recorded for it.
+Result<std::optional<Writer::Parent>> DynamicVhd::parent_of(const std::optional<BackingReference>& backing) const {
+  if (!has_parent()) {
+    return Error(ErrorCode::kUnsupported,
+                 printable(image_->file.path()) + " is no differencing vhd, and stands on no backing")
+        .on(image_->file.path())
+        .advise("create a vhd over the backing");
+  }
+  if (!backing) return std::optional<Writer::Parent>();
+  if (backing->format && format_from_name(*backing->format) != DiskFormat::kVhd) {
+    return Error(ErrorCode::kUnsupported, "the backing of a vhd image is a vhd image, not " + *backing->format)
+        .on(image_->file.path())
+        .advise("convert the overlay to qcow2, which stands on every format");
+  }
+  Writer::Parent parent{.id = image_->header.parent_id, .time = image_->header.parent_time, .path = backing->path};
+  if (backing->path != image_->parent) parent.name = TRY(write_parent_path(backing->path));
+  if (backing->modified) parent.time = timestamp_of(*backing->modified);
+  if (!backing->content_id) return std::optional(std::move(parent));
+  const auto id = guid_from_text(*backing->content_id, /*little_endian=*/false);
+  if (!id) {
+    return Error(ErrorCode::kInvalidArgument, "backing: its id is none that a vhd image can record")
+        .on(image_->file.path());
+  }
+  parent.id = *id;
+  return std::optional(std::move(parent));
+}
+
+Status DynamicVhd::can_set_backing(const std::optional<BackingReference>& backing) const {
+  TRY(parent_of(backing));
+  return {};
+}
+
+Status DynamicVhd::set_backing(const std::optional<BackingReference>& backing) {
+  const std::optional<Writer::Parent> parent = TRY(parent_of(backing));
+  TRY(writable(0, 0));
+  return writer_->change_parent(parent);
 }
 
 Status DynamicVhd::make_empty() {

@@ -155,6 +155,87 @@ Status Writer::cut(std::uint64_t end) {
   return {};
 }
 
+// Room for any name, as this engine leaves it, and nothing else lies there.
+std::optional<std::uint64_t> Writer::place_of_name() const {
+  const auto is_free = [&](std::uint64_t begin, std::uint64_t end) {
+    const auto meets = [&](std::uint64_t from, std::uint64_t to) { return from < end && begin < to; };
+    const std::uint64_t stride = image_.header.stride();
+    return end <= next_ &&
+           std::ranges::none_of(
+               image_.taken,
+               [&](const TakenRange& each) { return !each.is_parent_name && meets(each.begin, each.end); }) &&
+           std::ranges::none_of(image_.table, [&](std::uint32_t entry) {
+             const std::uint64_t at = std::uint64_t{entry} * kSectorBytes;
+             return entry != kAbsentBlock && meets(at, at + stride);
+           });
+  };
+  for (const ParentLocator& locator : image_.header.locators) {
+    if (locator.code == 0 || locator.space != kMaxNameBytes || locator.offset > next_) continue;
+    if (is_free(locator.offset, locator.offset + kMaxNameBytes)) return locator.offset;
+  }
+  return std::nullopt;
+}
+
+Status Writer::write_header(std::uint64_t offset, const DynamicHeader& header) {
+  std::vector<std::byte> bytes(kHeaderBytes);
+  serialize_dynamic_header(header, bytes);
+  return image_.file.write_at(offset, bytes);
+}
+
+Status Writer::point_footers_at(std::uint64_t header, std::uint64_t end) {
+  image_.footer.data_offset = header;
+  serialize_footer(image_.footer);
+  TRY(image_.file.write_at(0, image_.footer.raw));
+  TRY(image_.file.sync());
+  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(image_.file.sync());
+  image_.ends.front = image_.ends.end = image_.footer;
+  return {};
+}
+
+Status Writer::change_parent(const std::optional<Parent>& parent) {
+  TRY(begin());
+  TRY(flush());
+  const std::uint64_t home = image_.footer.data_offset;
+  const std::optional<std::uint64_t> old_name = place_of_name();
+  DynamicHeader header = image_.header;
+  header.parent_id = parent ? parent->id : Guid{};
+  header.parent_time = parent ? parent->time : 0;
+  if (!parent) {
+    header.parent_name.clear();
+    header.locators = {};
+  }
+  const bool renames = parent && parent->name;
+  const auto write_name = [&](std::uint64_t offset) -> Status {
+    if (!renames) return {};
+    set_parent_name(header, parent->path, *parent->name, offset);
+    std::vector<std::byte> bytes = parent->name->bytes;
+    bytes.resize(kMaxNameBytes);
+    return image_.file.write_at(offset, bytes);
+  };
+  // Behind the blocks: the name, and a header that is only needed on the way.
+  const std::uint64_t name_at = next_;
+  const std::uint64_t header_at = name_at + (renames ? kMaxNameBytes : 0);
+  const std::uint64_t end = header_at + kHeaderBytes;
+  TRY(image_.file.truncate(end + kFooterBytes));
+  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(write_name(name_at));
+  TRY(write_header(header_at, header));
+  TRY(image_.file.sync());
+  next_ = revealed_ = image_.ends.end_offset = end;
+  if (!parent) image_.footer.type = DiskType::kDynamic;
+  TRY(point_footers_at(header_at, end));
+  // The change stands. What follows is housekeeping.
+  if (old_name) TRY(write_name(*old_name));
+  TRY(write_header(home, header));
+  TRY(image_.file.sync());
+  TRY(point_footers_at(home, end));
+  image_.header = header;
+  image_.parent = parent ? std::optional(parent->path) : std::nullopt;
+  image_.place_locators();
+  return cut(renames && !old_name ? header_at : name_at);
+}
+
 Status Writer::make_empty() {
   TRY(begin());
   TRY(flush());

@@ -7,12 +7,15 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "base/result.h"
 #include "image/formats/vhd/block_map.h"
 #include "image/formats/vhd/image_state.h"
+#include "image/formats/vhd/parent.h"
 
 namespace sluicebox::image::vhd {
 
@@ -27,6 +30,16 @@ class Writer {
   void abandon();
   // A differencing image then has no block of its own.
   Status make_empty();
+  // What a differencing image is to stand on: nothing makes it a dynamic one.
+  struct Parent {
+    Guid id = {};
+    std::uint32_t time = 0;
+    std::string path;
+    std::optional<WrittenName> name = std::nullopt;  // absent: it is named as before
+  };
+  // In one step, durable on return. The footer in front, a sector, says which header counts: the new one is whole in
+  // another place before it does, and goes where the old one was after that.
+  Status change_parent(const std::optional<Parent>& parent);
   // Both footers are sound afterwards, and durable.
   Status mend_footers();
   // Drops what lies behind `end`, where nothing is in use, and puts the footer there; durable on return.
@@ -37,6 +50,9 @@ class Writer {
   Status place(std::uint64_t block);
   Status show(std::uint64_t block, std::uint64_t begin, std::uint64_t end);
   Status write_table();
+  std::optional<std::uint64_t> place_of_name() const;
+  Status write_header(std::uint64_t offset, const DynamicHeader& header);
+  Status point_footers_at(std::uint64_t header, std::uint64_t end);
   bool has_parent() const { return image_.footer.type == DiskType::kDifferencing; }
 
   ImageState& image_;

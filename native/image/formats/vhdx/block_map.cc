@@ -1,13 +1,10 @@
 #include "image/formats/vhdx/block_map.h"
 
 #include <algorithm>
-#include <vector>
 
 namespace sluicebox::image::vhdx {
 
 namespace {
-
-constexpr std::uint64_t kBitmapBytesAtOnce = 4096;
 
 Status require_sound(const ImageState& image, std::uint64_t entry) {
   if (!image.is_damaged(entry)) return {};
@@ -20,31 +17,18 @@ Holds absence(BlockState state) { return state == BlockState::kNotPresent ? Hold
 
 bool is_absent(BlockState state) { return state != BlockState::kPresent && state != BlockState::kPartlyPresent; }
 
-// Bit n of the chunk's bitmap is its sector n, the lowest of a byte first. Looked at by 4 KiB, so that a long run costs
-// several calls and none of them much memory.
+// A long run costs several calls, for a bitmap is looked at piece by piece.
 Result<Run> find_in_bitmap(const ImageState& image, std::uint64_t block, std::uint64_t in_block, std::uint64_t length) {
   const std::uint64_t bitmap_entry = image.shape.entry_of_bitmap(block);
   TRY(require_sound(image, bitmap_entry));
-  if (state_of(image.table[bitmap_entry]) != BlockState::kPresent) {
-    return image.corrupt("block " + std::to_string(block) + " is partly there, and its sector bitmap is not",
-                         image.regions.table.offset + bitmap_entry * 8);
-  }
   const std::uint64_t sector_size = image.metadata.logical_sector;
-  const std::uint64_t block_sectors = image.metadata.block_size / sector_size;
-  const std::uint64_t base = block % image.shape.chunk_blocks * block_sectors;
+  const std::uint64_t base = image.first_bit(block);
   const std::uint64_t first = base + in_block / sector_size;
-  const std::uint64_t last =
-      std::min(base + div_round_up(in_block + length, sector_size), first / 8 * 8 + kBitmapBytesAtOnce * 8);
-  std::vector<std::byte> bits(div_round_up(last, 8) - first / 8);
-  TRY(read_exact(image.file, offset_of(image.table[bitmap_entry]) + first / 8, bits, "a sector bitmap"));
-  const auto bit = [&](std::uint64_t sector) {
-    return (std::to_integer<unsigned>(bits[sector / 8 - first / 8]) >> (sector % 8) & 1) != 0;
-  };
-  std::uint64_t end = first + 1;
-  while (end < last && bit(end) == bit(first)) ++end;
+  const std::uint64_t last = base + div_round_up(in_block + length, sector_size);
+  const auto same = TRY(image.bitmaps.look(offset_of(image.table[bitmap_entry]), first, last));
   Run run;
-  run.length = std::min(in_block + length, (end - base) * sector_size) - in_block;
-  if (bit(first)) {
+  run.length = std::min(in_block + length, (first + same.sectors - base) * sector_size) - in_block;
+  if (same.set) {
     run.holds = Holds::kData;
     run.host = offset_of(image.table[image.shape.entry_of_block(block)]) + in_block;
   }

@@ -45,9 +45,9 @@ struct TableShape {
     return blocks == 0 ? 0 : blocks + (blocks - 1) / chunk_blocks;
   }
   std::uint64_t entry_of_block(std::uint64_t block) const { return block + block / chunk_blocks; }
-  std::uint64_t entry_of_bitmap(std::uint64_t block) const {
-    return (block / chunk_blocks + 1) * (chunk_blocks + 1) - 1;
-  }
+  std::uint64_t entry_of_bitmap(std::uint64_t block) const { return bitmap_of_entry(entry_of_block(block)); }
+  // Of the bitmap that tells of a block's sectors, by the block's own entry.
+  std::uint64_t bitmap_of_entry(std::uint64_t entry) const { return entry - entry % (chunk_blocks + 1) + chunk_blocks; }
   bool is_bitmap(std::uint64_t entry) const { return entry % (chunk_blocks + 1) == chunk_blocks; }
 };
 

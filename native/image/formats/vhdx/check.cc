@@ -60,7 +60,10 @@ class Checker {
   void note_damage(std::uint64_t entry, bool placed, std::uint64_t begin, std::uint64_t length) {
     ++report_.corruptions;
     const bool past = begin > file_bytes_ || length > file_bytes_ - begin;
-    const char* kind = !placed ? "invalid-state" : past ? "offset-past-end" : "overlap";
+    const bool partly = state_of(image_.table[entry]) == BlockState::kPartlyPresent && image_.shape.has_parent;
+    const bool no_bitmap =
+        partly && state_of(image_.table[image_.shape.bitmap_of_entry(entry)]) != BlockState::kPresent;
+    const char* kind = !placed ? "invalid-state" : no_bitmap ? "bitmap-missing" : past ? "offset-past-end" : "overlap";
     note(kind, image_.regions.table.offset + entry * 8,
          "entry " + std::to_string(entry) + " of the table of blocks says " + std::to_string(image_.table[entry] & 7) +
              " at " + std::to_string(begin));

@@ -195,7 +195,9 @@ class Loader {
   bool is_lawful(std::uint64_t index) const {
     const auto state = static_cast<unsigned>(state_of(image_.table[index]));
     if (image_.shape.is_bitmap(index)) return !image_.shape.has_parent || state == 0 || state == 6;
-    return state != 4 && (state != 7 || image_.shape.has_parent);
+    if (state != 7) return state != 4;
+    return image_.shape.has_parent &&
+           state_of(image_.table[image_.shape.bitmap_of_entry(index)]) == BlockState::kPresent;
   }
 
   // Where blocks lie over one another, or over what tells about them, nobody can say whose the bytes are.

@@ -17,6 +17,7 @@
 #include "image/formats/vhdx/metadata.h"
 #include "image/formats/vhdx/region_table.h"
 #include "image/formats/vhdx/replayed_file.h"
+#include "image/formats/vhdx/sector_bitmaps.h"
 #include "image/metadata_budget.h"
 
 namespace sluicebox::image::vhdx {
@@ -41,9 +42,14 @@ struct ImageState {
   std::vector<TakenRange> taken;
   std::vector<std::uint64_t> table;
   std::vector<bool> damaged;  // entries of the table that cannot be right; empty when there are none
+  SectorBitmaps bitmaps{file};
 
   // A log that is to be replayed, or that was begun and has nothing sound in it.
   bool has_log() const { return !is_nil(header.log); }
+  // Where a block's sectors begin in its bitmap.
+  std::uint64_t first_bit(std::uint64_t block) const {
+    return block % shape.chunk_blocks * (metadata.block_size / metadata.logical_sector);
+  }
   bool is_damaged(std::uint64_t entry) const { return !damaged.empty() && damaged[entry]; }
   Error corrupt(std::string text, std::uint64_t at) const {
     return Error(ErrorCode::kImageCorrupt, std::move(text)).on(file.path()).at(at);

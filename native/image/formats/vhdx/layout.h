@@ -27,6 +27,7 @@ inline constexpr std::uint32_t kMaxRegions = 2047;
 inline constexpr std::size_t kMetadataTableBytes = 64u << 10;
 inline constexpr std::uint32_t kMaxMetadataEntries = 2047;
 inline constexpr std::uint64_t kMaxMetadataItemBytes = kMiB;
+inline constexpr std::size_t kMaxParentPath = 1023;  // of a new parent, as its overlay names it
 
 inline constexpr std::uint64_t kMaxDiskBytes = std::uint64_t{64} << 40;
 inline constexpr std::uint64_t kMinBlockBytes = kMiB;

@@ -4,6 +4,7 @@
 #include <cctype>
 
 #include "base/checked.h"
+#include "image/printable.h"
 #include "image/utf16.h"
 
 namespace sluicebox::image::vhdx {
@@ -14,6 +15,7 @@ constexpr char kMetadataSignature[] = "metadata";
 constexpr std::size_t kMetadataCountAt = 10, kMetadataEntriesAt = 32, kMetadataEntryBytes = 32;
 constexpr std::uint32_t kIsVirtualDisk = 2, kIsRequired = 4;
 constexpr std::uint32_t kLeaveAllocated = 1, kHasParent = 2;
+constexpr std::size_t kLocatorCountAt = 18, kLocatorHead = 20, kLocatorEntry = 12;
 
 // A new image's items, in the order of their bytes.
 struct KnownItem {
@@ -93,6 +95,27 @@ Result<MetadataTable> parse_metadata_table(Bytes bytes, std::uint64_t region_byt
   return table;
 }
 
+Result<MetadataPlaces> metadata_places(Bytes bytes) {
+  if (bytes.size() < kMetadataTableBytes) return bad_metadata("there is no table");
+  const std::uint32_t count = load_le16(bytes.data() + kMetadataCountAt);
+  if (count > kMaxMetadataEntries) return bad_metadata("a table of " + std::to_string(count) + " items");
+  MetadataPlaces places;
+  for (std::size_t i = 0; i < count; ++i) {
+    const std::size_t at = kMetadataEntriesAt + i * kMetadataEntryBytes;
+    const std::byte* entry = bytes.data() + at;
+    const MetadataItem item{.offset = load_le32(entry + kMetadataPlaceAt),
+                            .length = load_le32(entry + kMetadataPlaceAt + 4)};
+    if (load_guid(entry) == kParentLocator) {
+      places.locator = item;
+      places.locator_entry = at;
+    } else if (item.length != 0) {
+      places.others.push_back(item);
+    }
+  }
+  if (places.locator_entry == 0) return bad_metadata("the parent locator is missing");
+  return places;
+}
+
 Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read) {
   Metadata metadata;
   const auto parameters = TRY(read_item(table.file_parameters, 8, "file parameters", read));
@@ -127,12 +150,11 @@ Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read
 
 // 2.6.2.6: {type, u16 0, u16 count}, then {u32 key, u32 value, u16 key length, u16 value length}, all UTF-16LE.
 Result<ParentNames> parse_parent_locator(Bytes item) {
-  constexpr std::size_t kLocatorHead = 20, kLocatorEntry = 12;
   if (item.size() < kLocatorHead) return bad_metadata("the parent locator is cut short");
   if (load_guid(item.data()) != kVhdxLocatorType) {
     return Error(ErrorCode::kUnsupported, "the vhdx names its parent in a way that is not known");
   }
-  const std::size_t count = load_le16(item.data() + 18);
+  const std::size_t count = load_le16(item.data() + kLocatorCountAt);
   if (kLocatorHead + count * kLocatorEntry > item.size()) return bad_metadata("the parent locator is cut short");
   const auto text = [&](std::uint64_t offset, std::uint64_t length) -> std::optional<std::string> {
     if (offset > item.size() || length > item.size() - offset) return std::nullopt;
@@ -152,19 +174,66 @@ Result<ParentNames> parse_parent_locator(Bytes item) {
   return names;
 }
 
-std::vector<std::byte> serialize_metadata_table() {
-  std::vector<std::byte> table(kMetadataEntriesAt + std::size(kNewItems) * kMetadataEntryBytes);
+Result<ParentNames> parent_names(const std::string& path, const Guid& link) {
+  const auto refuse = [](std::string text) {
+    return Error(ErrorCode::kInvalidArgument, "backing: " + std::move(text));
+  };
+  if (path.empty()) return refuse("the path is empty");
+  if (path.size() > kMaxParentPath) {
+    return refuse("the path has " + std::to_string(path.size()) + " bytes, at most " + std::to_string(kMaxParentPath) +
+                  " are stored");
+  }
+  ParentNames names;
+  names.linkage = {guid_text(link, /*little_endian=*/true)};
+  names.relative = windows_of_path(path);
+  if (names.relative && utf16_of_utf8(*names.relative, /*big_endian=*/false)) return names;
+  return refuse("a vhdx cannot record the name " + printable(path));
+}
+
+std::vector<std::byte> serialize_parent_locator(const ParentNames& names) {
+  std::vector<std::pair<std::string, std::string>> pairs;
+  for (const std::string& link : names.linkage) {
+    pairs.emplace_back(pairs.empty() ? "parent_linkage" : "parent_linkage2", "{" + link + "}");
+  }
+  if (names.relative) pairs.emplace_back("relative_path", *names.relative);
+  if (names.volume) pairs.emplace_back("volume_path", *names.volume);
+  if (names.absolute) pairs.emplace_back("absolute_win32_path", *names.absolute);
+  std::vector<std::byte> item(kLocatorHead + pairs.size() * kLocatorEntry);
+  store_guid(item.data(), kVhdxLocatorType);
+  store_le16(item.data() + kLocatorCountAt, static_cast<std::uint16_t>(pairs.size()));
+  const auto append = [&](const std::string& text, std::size_t offset_at, std::size_t length_at) {
+    // What is written here was read as text, or was judged to be some.
+    const auto bytes = utf16_of_utf8(text, /*big_endian=*/false).value_or(std::vector<std::byte>());
+    store_le32(item.data() + offset_at, static_cast<std::uint32_t>(item.size()));
+    store_le16(item.data() + length_at, static_cast<std::uint16_t>(bytes.size()));
+    item.insert(item.end(), bytes.begin(), bytes.end());
+  };
+  for (std::size_t i = 0; i < pairs.size(); ++i) {
+    const std::size_t entry = kLocatorHead + i * kLocatorEntry;
+    append(pairs[i].first, entry, entry + 8);
+    append(pairs[i].second, entry + 4, entry + 10);
+  }
+  return item;
+}
+
+std::vector<std::byte> serialize_metadata_table(const Metadata& metadata) {
+  const std::size_t count = std::size(kNewItems) + (metadata.parent ? 1 : 0);
+  std::vector<std::byte> table(kMetadataEntriesAt + count * kMetadataEntryBytes);
   std::memcpy(table.data(), kMetadataSignature, 8);
-  store_le16(table.data() + kMetadataCountAt, static_cast<std::uint16_t>(std::size(kNewItems)));
+  store_le16(table.data() + kMetadataCountAt, static_cast<std::uint16_t>(count));
   std::byte* entry = table.data() + kMetadataEntriesAt;
   std::uint32_t offset = kMetadataTableBytes;
-  for (const KnownItem& item : kNewItems) {
-    store_guid(entry, item.id);
+  const auto add = [&](const Guid& id, std::uint32_t length, std::uint32_t flags) {
+    store_guid(entry, id);
     store_le32(entry + 16, offset);
-    store_le32(entry + 20, item.length);
-    store_le32(entry + 24, item.flags);
-    offset += item.length;
+    store_le32(entry + 20, length);
+    store_le32(entry + 24, flags);
+    offset += length;
     entry += kMetadataEntryBytes;
+  };
+  for (const KnownItem& item : kNewItems) add(item.id, item.length, item.flags);
+  if (metadata.parent) {
+    add(kParentLocator, static_cast<std::uint32_t>(serialize_parent_locator(*metadata.parent).size()), kIsRequired);
   }
   return table;
 }
@@ -172,11 +241,15 @@ std::vector<std::byte> serialize_metadata_table() {
 std::vector<std::byte> serialize_metadata_items(const Metadata& metadata) {
   std::vector<std::byte> items(8 + 8 + 16 + 4 + 4);
   store_le32(items.data(), metadata.block_size);
-  store_le32(items.data() + 4, metadata.fixed ? kLeaveAllocated : 0);
+  store_le32(items.data() + 4, (metadata.fixed ? kLeaveAllocated : 0) | (metadata.parent ? kHasParent : 0));
   store_le64(items.data() + 8, metadata.disk_bytes);
   store_guid(items.data() + 16, metadata.page83);
   store_le32(items.data() + 32, metadata.logical_sector);
   store_le32(items.data() + 36, metadata.physical_sector);
+  if (metadata.parent) {
+    const std::vector<std::byte> locator = serialize_parent_locator(*metadata.parent);
+    items.insert(items.end(), locator.begin(), locator.end());
+  }
   return items;
 }
 

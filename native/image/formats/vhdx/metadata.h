@@ -44,14 +44,29 @@ struct MetadataTable {
 // kUnsupported for an item that must be known and is not, else kImageCorrupt. No item reaches past `region_bytes`.
 Result<MetadataTable> parse_metadata_table(Bytes table, std::uint64_t region_bytes);
 
+// Where in the region everything lies, known or not, for who puts another parent locator there.
+struct MetadataPlaces {
+  MetadataItem locator;
+  std::size_t locator_entry = 0;     // in the table
+  std::vector<MetadataItem> others;  // that are not empty
+};
+inline constexpr std::size_t kMetadataPlaceAt = 16;  // in an entry: {u32 offset, u32 length}
+// Of a table that parse_metadata_table() took.
+Result<MetadataPlaces> metadata_places(Bytes table);
+
 // `read` gives an item's bytes.
 using ReadItem = std::function<Result<std::vector<std::byte>>(const MetadataItem&)>;
 Result<Metadata> parse_metadata(const MetadataTable& table, const ReadItem& read);
 
 Result<ParentNames> parse_parent_locator(Bytes item);
 
-// The table's first bytes, and the items that lie 64 KiB behind them.
-std::vector<std::byte> serialize_metadata_table();
+// The names of a parent that has the id `link` and lies at `path`; kInvalidArgument for a path that
+// ParentNames::path() would not give back.
+Result<ParentNames> parent_names(const std::string& path, const Guid& link);
+std::vector<std::byte> serialize_parent_locator(const ParentNames& names);
+
+// The table's first bytes, and the items that lie 64 KiB behind them; a parent's names are the last one.
+std::vector<std::byte> serialize_metadata_table(const Metadata& metadata);
 std::vector<std::byte> serialize_metadata_items(const Metadata& metadata);
 
 }  // namespace sluicebox::image::vhdx

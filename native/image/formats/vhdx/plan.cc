@@ -54,6 +54,20 @@ Status check_options(const PlanOptions& options, std::uint64_t block_size) {
   return {};
 }
 
+Result<std::optional<ParentNames>> names_of_parent(const PlanOptions& options) {
+  const bool linked = !is_nil(options.parent_link);
+  if (options.parent_path.empty()) {
+    if (linked) return bad_option("backing: the id of a parent without its path");
+    return std::optional<ParentNames>();
+  }
+  if (options.fixed) {
+    return Error(ErrorCode::kUnsupported, "backing: a fixed vhdx has data everywhere, and no backing")
+        .advise("use the subformat dynamic");
+  }
+  if (!linked) return bad_option("backing: its id is missing");
+  return std::optional(TRY(parent_names(options.parent_path, options.parent_link)));
+}
+
 void place_regions(const PlanOptions& options, VhdxLayout& layout) {
   Region& table = layout.regions.table;
   Region& metadata = layout.regions.metadata;
@@ -88,7 +102,9 @@ Result<VhdxLayout> lay_out(const PlanOptions& options) {
   layout.metadata.disk_bytes = options.virtual_size;
   layout.metadata.page83 = options.page83;
   layout.metadata.logical_sector = layout.metadata.physical_sector = options.sector_size;
-  layout.shape = TableShape(options.virtual_size, block_size, options.sector_size, /*parent=*/false);
+  layout.metadata.parent = TRY(names_of_parent(options));
+  layout.metadata.has_parent = layout.metadata.parent.has_value();
+  layout.shape = TableShape(options.virtual_size, block_size, options.sector_size, layout.metadata.has_parent);
   if (layout.shape.entries() * 8 > kMaxNewTableBytes) {
     return bad_option("blockSize: blocks of " + std::to_string(block_size) + " bytes need a table above 24 MiB")
         .advise("use a larger blockSize");
@@ -99,7 +115,7 @@ Result<VhdxLayout> lay_out(const PlanOptions& options) {
   std::memcpy(layout.signature.data(), kFileSignature, kFileSignatureBytes);
   const auto creator = utf16_of_utf8(kCreatorName, /*big_endian=*/false);
   if (creator) layout.signature.insert(layout.signature.end(), creator->begin(), creator->end());
-  layout.metadata_table = serialize_metadata_table();
+  layout.metadata_table = serialize_metadata_table(layout.metadata);
   layout.metadata_items = serialize_metadata_items(layout.metadata);
   return layout;
 }

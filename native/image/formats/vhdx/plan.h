@@ -1,9 +1,10 @@
-// plan.h: the metadata writes of an empty VHDX, computed without I/O.
+// plan.h: the metadata writes of an empty VHDX, over a parent or not, computed without I/O.
 // Knows: the format's layout (layout.h). Pure and deterministic: equal options give equal bytes.
 // Threads: any.
 #pragma once
 
 #include <cstdint>
+#include <string>
 
 #include "base/bytes.h"
 #include "base/result.h"
@@ -19,6 +20,10 @@ struct PlanOptions {
   std::uint64_t log_size = kMiB;    // whole MiB, at most 64
   std::uint32_t sector_size = 512;  // logical and physical: 512 or 4096
   Guid file_write = {}, data_write = {}, page83 = {};
+
+  // Of a differencing image, whose sectors are as large as the parent's.
+  std::string parent_path = {};  // empty: none
+  Guid parent_link = {};         // the parent's data_write
 };
 
 // As qemu-img chooses it: 8 MiB for disks up to 1 GiB, 16 up to 100 GiB, 32 up to 32 TiB, else 64.

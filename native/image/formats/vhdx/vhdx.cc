@@ -6,6 +6,7 @@
 #include "image/formats/vhdx/block_map.h"
 #include "image/formats/vhdx/check.h"
 #include "image/formats/vhdx/image_state.h"
+#include "image/formats/vhdx/parent_pages.h"
 #include "image/formats/vhdx/writer.h"
 #include "image/printable.h"
 
@@ -44,9 +45,15 @@ class VhdxBlock final : public Block {
   void abandon() override {
     if (writer_) writer_->abandon();
   }
+  std::optional<std::string> content_id() const override { return identity(); }
+  Status renew_content_id() override;
+  Status can_set_backing(const std::optional<BackingReference>& backing) const override;
+  Status set_backing(const std::optional<BackingReference>& backing) override;
+  Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
  private:
+  Result<ParentNames> names_of(const std::optional<BackingReference>& backing) const;
   Status readable(std::uint64_t offset, std::uint64_t length) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Error read_only() const {
@@ -69,6 +76,9 @@ LayerInfo VhdxBlock::info() const {
   info.specific.push_back({.name = "log-size", .value = std::uint64_t{image_->header.log_length}});
   info.specific.push_back({.name = "logical-sector-size", .value = std::uint64_t{metadata.logical_sector}});
   info.specific.push_back({.name = "physical-sector-size", .value = std::uint64_t{metadata.physical_sector}});
+  if (metadata.parent && !metadata.parent->linkage.empty()) {
+    info.specific.push_back({.name = "parent-id", .value = metadata.parent->linkage.front()});
+  }
   return info;
 }
 
@@ -110,11 +120,7 @@ Status VhdxBlock::may_be_written(Writing) const {
     return image_->corrupt("the image cannot be written: its table of blocks is damaged", image_->regions.table.offset)
         .advise("check tells where; copy what can be read into a new image");
   }
-  if (!image_->metadata.has_parent) return {};
-  return Error(ErrorCode::kUnsupported,
-               printable(image_->file.path()) + " is a differencing vhdx, which is read and not written")
-      .on(image_->file.path())
-      .advise("write to a qcow2 overlay over it");
+  return {};
 }
 
 Status VhdxBlock::prepare_to_write(Writing what, ProgressSink&, const CancelToken&) {
@@ -150,6 +156,65 @@ Result<BlockStatus> VhdxBlock::status(std::uint64_t offset, std::uint64_t length
     status.host_offset = run.host;
   }
   return status;
+}
+
+Status VhdxBlock::renew_content_id() {
+  TRY(writable(0, 0));
+  return writer_->begin(Writer::Change::kDisk);
+}
+
+// What is recorded for it. Of a parent that only was written, the names stay as they are.
+Result<ParentNames> VhdxBlock::names_of(const std::optional<BackingReference>& backing) const {
+  const std::string path = printable(image_->file.path());
+  if (!image_->metadata.has_parent) {
+    return Error(ErrorCode::kUnsupported, path + " is no differencing vhdx, and stands on no backing")
+        .on(image_->file.path())
+        .advise("create a vhdx over the backing");
+  }
+  if (!backing) {
+    return Error(
+               ErrorCode::kUnsupported,
+               path + " is a differencing vhdx, whose blocks that are there in part need a parent: it is not detached")
+        .on(image_->file.path())
+        .advise("convert it, which copies what its chain shows into an image of its own");
+  }
+  if (backing->format && format_from_name(*backing->format) != DiskFormat::kVhdx) {
+    return Error(ErrorCode::kUnsupported, "the backing of a vhdx image is a vhdx image, not " + *backing->format)
+        .on(image_->file.path())
+        .advise("convert the overlay to qcow2, which stands on every format");
+  }
+  ParentNames names = *image_->metadata.parent;
+  if (backing->path != names.path()) {
+    std::vector<std::string> linkage = std::move(names.linkage);
+    names = TRY(parent_names(backing->path, Guid{}));
+    names.linkage = std::move(linkage);
+  }
+  if (backing->content_id) {
+    if (!guid_from_text(*backing->content_id, /*little_endian=*/true)) {
+      return Error(ErrorCode::kInvalidArgument, "backing: its id is none that a vhdx image can record")
+          .on(image_->file.path());
+    }
+    names.linkage = {*backing->content_id};
+  }
+  return names;
+}
+
+Status VhdxBlock::can_set_backing(const std::optional<BackingReference>& backing) const {
+  const ParentNames names = TRY(names_of(backing));
+  TRY(parent_pages(*image_, names));
+  return {};
+}
+
+Status VhdxBlock::set_backing(const std::optional<BackingReference>& backing) {
+  TRY(can_set_backing(backing));
+  TRY(writable(0, 0));
+  return writer_->change_parent(TRY(names_of(backing)));
+}
+
+Status VhdxBlock::make_empty() {
+  if (!image_->metadata.has_parent) return Block::make_empty();
+  TRY(writable(0, 0));
+  return writer_->make_empty();
 }
 
 Result<CheckReport> VhdxBlock::check(Repair repair, ProgressSink& progress, const CancelToken& cancel) {

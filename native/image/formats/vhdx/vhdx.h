@@ -21,7 +21,7 @@ struct OpenOptions {
 };
 
 // `file` outlives the block. A log is replayed in memory; the first write makes its changes in the file and clears it.
-// A differencing image that names no parent is kImageChain, unless only its info is wanted; it is read, not written.
+// A differencing image that names no parent is kImageChain, unless only its info is wanted.
 Result<std::unique_ptr<Block>> open_vhdx(File& file, const OpenOptions& options);
 
 // The first bytes say vhdx.

@@ -4,6 +4,7 @@
 
 #include "base/checked.h"
 #include "image/formats/vhdx/block_map.h"
+#include "image/formats/vhdx/parent_pages.h"
 
 namespace sluicebox::image::vhdx {
 
@@ -72,46 +73,125 @@ Status Writer::write(std::uint64_t offset, Bytes data) {
   TRY(begin(Change::kDisk));
   const std::uint64_t block_size = image_.metadata.block_size;
   while (!data.empty()) {
-    const std::uint64_t block = offset / block_size;
     const std::uint64_t in_block = offset % block_size;
     const Bytes part = data.first(std::min<std::uint64_t>(data.size(), block_size - in_block));
-    const std::uint64_t entry = image_.shape.entry_of_block(block);
-    if (state_of(image_.table[entry]) != BlockState::kPresent) TRY(place(block));
-    written_ = true;
-    TRY(image_.file.write_at(offset_of(image_.table[entry]) + in_block, part));
+    TRY(write_part(offset / block_size, in_block, part));
     offset += part.size();
     data = data.subspan(part.size());
   }
   return {};
 }
 
-// What is not there reads as zeros already.
+// A block that hides its parent by zeros is placed whole, for its other sectors are zeros still.
+Status Writer::write_part(std::uint64_t block, std::uint64_t in_block, Bytes data) {
+  const std::uint64_t& entry = image_.table[image_.shape.entry_of_block(block)];
+  const BlockState before = state_of(entry);
+  if (before != BlockState::kPresent && before != BlockState::kPartlyPresent) {
+    const bool shows_parent = image_.shape.has_parent && before == BlockState::kNotPresent;
+    TRY(shows_parent && !covers(block, in_block, data.size()) ? place_partly(block) : place(block));
+  }
+  written_ = true;
+  TRY(image_.file.write_at(offset_of(entry) + in_block, data));
+  if (state_of(entry) == BlockState::kPresent) return {};
+  return show(block, in_block, in_block + data.size());
+}
+
+bool Writer::covers(std::uint64_t block, std::uint64_t in_block, std::uint64_t length) const {
+  const std::uint64_t block_size = image_.metadata.block_size;
+  return in_block == 0 && length == std::min(block_size, image_.metadata.disk_bytes - block * block_size);
+}
+
+// Without a parent, what is not there reads as zeros already.
 Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
   TRY(begin(Change::kDisk));
+  const std::uint64_t block_size = image_.metadata.block_size;
   const std::vector<std::byte> zeros(std::min(length, kZerosPerWrite));
   while (length > 0) {
     const Run run = TRY(find_run(image_, offset, length));
-    const bool data = run.holds == Holds::kData;
-    const std::uint64_t part = data ? std::min<std::uint64_t>(run.length, zeros.size()) : run.length;
-    if (data) TRY(write(offset, Bytes(zeros).first(part)));
+    const std::uint64_t block = offset / block_size;
+    std::uint64_t part = run.length;
+    if (run.holds == Holds::kNothing && image_.shape.has_parent) {
+      part = std::min(part, block_size - offset % block_size);
+      const std::uint64_t entry = image_.shape.entry_of_block(block);
+      if (state_of(image_.table[entry]) == BlockState::kNotPresent && covers(block, offset % block_size, part)) {
+        written_ = true;
+        set_entry(entry, BlockState::kZero, 0);
+      } else {
+        part = std::min<std::uint64_t>(part, zeros.size());
+        TRY(write(offset, Bytes(zeros).first(part)));
+      }
+    } else if (run.holds == Holds::kData) {
+      part = std::min<std::uint64_t>(part, zeros.size());
+      TRY(write(offset, Bytes(zeros).first(part)));
+    }
     offset += part;
     length -= part;
   }
   return {};
 }
 
+void Writer::set_entry(std::uint64_t entry, BlockState state, std::uint64_t offset) {
+  image_.table[entry] = entry_of(state, offset);
+  changed_entries_.insert(entry);
+}
+
 // Past the end of the file, where everything reads as zeros.
-Status Writer::place(std::uint64_t block) {
-  if (next_ + image_.metadata.block_size > kMaxFileBytes) {
+Result<std::uint64_t> Writer::grow(std::uint64_t bytes) {
+  if (next_ + bytes > kMaxFileBytes) {
     return Error(ErrorCode::kNoSpace, "the file is as long as this engine reads it").on(image_.file.path());
   }
   written_ = true;
-  TRY(image_.file.truncate(next_ + image_.metadata.block_size));
+  TRY(image_.file.truncate(next_ + bytes));
+  const std::uint64_t at = next_;
+  next_ += bytes;
+  return at;
+}
+
+Status Writer::place(std::uint64_t block) {
+  const std::uint64_t at = TRY(grow(image_.metadata.block_size));
+  set_entry(image_.shape.entry_of_block(block), BlockState::kPresent, at);
+  return {};
+}
+
+// With none of its sectors there yet, whatever an older bitmap says of them.
+Status Writer::place_partly(std::uint64_t block) {
+  const std::uint64_t bitmap = image_.shape.entry_of_bitmap(block);
+  if (state_of(image_.table[bitmap]) != BlockState::kPresent) {
+    const std::uint64_t at = TRY(grow(kBitmapBlockBytes));
+    set_entry(bitmap, BlockState::kPresent, at);
+  }
+  const std::uint64_t first = image_.first_bit(block);
+  TRY(change_bits(block, first, first + image_.metadata.block_size / image_.metadata.logical_sector, false));
+  const std::uint64_t at = TRY(grow(image_.metadata.block_size));
+  set_entry(image_.shape.entry_of_block(block), BlockState::kPartlyPresent, at);
+  return {};
+}
+
+// A block of which every sector is there needs no bitmap.
+Status Writer::show(std::uint64_t block, std::uint64_t begin, std::uint64_t end) {
+  const std::uint64_t sector = image_.metadata.logical_sector;
+  const std::uint64_t base = image_.first_bit(block);
+  TRY(change_bits(block, base + begin / sector, base + end / sector, true));
+  const std::uint64_t block_size = image_.metadata.block_size;
+  const std::uint64_t last = base + std::min(block_size, image_.metadata.disk_bytes - block * block_size) / sector;
+  const std::uint64_t bitmap = offset_of(image_.table[image_.shape.entry_of_bitmap(block)]);
+  for (std::uint64_t at = base; at < last;) {
+    const auto same = TRY(image_.bitmaps.look(bitmap, at, last));
+    if (!same.set) return {};
+    at += same.sectors;
+  }
   const std::uint64_t entry = image_.shape.entry_of_block(block);
-  image_.table[entry] = entry_of(BlockState::kPresent, next_);
-  const std::uint64_t at = image_.regions.table.offset + entry * 8;
-  changed_pages_.insert(align_down(at, kLogSectorBytes));
-  next_ += image_.metadata.block_size;
+  set_entry(entry, BlockState::kPresent, offset_of(image_.table[entry]));
+  return {};
+}
+
+Status Writer::change_bits(std::uint64_t block, std::uint64_t first, std::uint64_t last, bool set) {
+  const std::uint64_t bitmap = offset_of(image_.table[image_.shape.entry_of_bitmap(block)]);
+  while (first < last) {
+    const auto same = TRY(image_.bitmaps.look(bitmap, first, last));
+    if (same.set != set) TRY(image_.bitmaps.change(bitmap, first, first + same.sectors, set));
+    first += same.sectors;
+  }
   return {};
 }
 
@@ -119,33 +199,64 @@ Status Writer::flush() {
   if (!written_) return {};
   TRY(image_.file.sync());
   revealed_ = next_;  // from here on, what fails may have revealed a block all the same
-  if (!changed_pages_.empty()) TRY(change_table());
+  TRY(reveal());
   written_ = false;
   return {};
 }
 
-Status Writer::change_table() {
-  const std::size_t most = most_pages(image_.header.log_length);
-  while (!changed_pages_.empty()) {
-    std::vector<LogPage> pages;
-    for (const std::uint64_t offset : changed_pages_) {
-      if (pages.size() == most) break;
-      pages.push_back(TRY(table_page(offset)));
+// In one step if the log has room for it; else what is pointed at comes before what points there: a bitmap's bits, its
+// entry, and then the blocks that need it.
+Status Writer::reveal() {
+  SectorBitmaps::Pages& bits = image_.bitmaps.changed();
+  std::vector<LogPage> pages;
+  for (const auto& [offset, bytes] : bits) {
+    if (pages.size() == most()) {
+      TRY(change_pages(pages));
+      pages.clear();
     }
-    TRY(change_pages(pages));
-    for (const LogPage& page : pages) changed_pages_.erase(page.offset);
+    pages.push_back({.offset = offset, .bytes = bytes});
   }
+  std::vector<std::uint64_t> bitmaps;
+  std::vector<std::uint64_t> blocks;
+  std::set<std::uint64_t> table_pages;
+  for (const std::uint64_t entry : changed_entries_) {
+    (image_.shape.is_bitmap(entry) ? bitmaps : blocks).push_back(entry);
+    table_pages.insert(page_of(entry));
+  }
+  if (pages.size() + table_pages.size() <= most()) {
+    const std::vector<std::uint64_t> all(changed_entries_.begin(), changed_entries_.end());
+    TRY(change_entries(all, std::move(pages)));
+  } else {
+    if (!pages.empty()) TRY(change_pages(pages));
+    TRY(change_entries(bitmaps, {}));
+    TRY(change_entries(blocks, {}));
+  }
+  bits.clear();
+  changed_entries_.clear();
   return {};
 }
 
-// What lies behind the last entry stays as it is.
-Result<LogPage> Writer::table_page(std::uint64_t offset) const {
-  LogPage page{.offset = offset, .bytes = std::vector<std::byte>(kLogSectorBytes)};
-  TRY(read_exact(image_.file, offset, page.bytes, "the vhdx table of blocks"));
-  const std::uint64_t first = (offset - image_.regions.table.offset) / 8;
-  const std::uint64_t end = std::min<std::uint64_t>(first + kLogSectorBytes / 8, image_.table.size());
-  for (std::uint64_t i = first; i < end; ++i) store_le64(page.bytes.data() + (i - first) * 8, image_.table[i]);
-  return page;
+std::uint64_t Writer::page_of(std::uint64_t entry) const {
+  return align_down(image_.regions.table.offset + entry * 8, kLogSectorBytes);
+}
+
+// Ascending entries, as they are in memory, and with the first of them `pages`, which are not of the table. The other
+// entries of a page stay as they are in the file.
+Status Writer::change_entries(std::span<const std::uint64_t> entries, std::vector<LogPage> pages) {
+  for (const std::uint64_t entry : entries) {
+    const std::uint64_t offset = page_of(entry);
+    if (pages.empty() || pages.back().offset != offset) {
+      if (pages.size() == most()) {
+        TRY(change_pages(pages));
+        pages.clear();
+      }
+      pages.push_back({.offset = offset, .bytes = std::vector<std::byte>(kLogSectorBytes)});
+      TRY(read_exact(image_.file, offset, pages.back().bytes, "the vhdx table of blocks"));
+    }
+    const std::uint64_t at = image_.regions.table.offset + entry * 8;
+    store_le64(pages.back().bytes.data() + (at - offset), image_.table[entry]);
+  }
+  return pages.empty() ? ok_status() : change_pages(pages);
 }
 
 // A header that names a log finds a whole entry there: it was durable before. Of an id that no entry had before, so
@@ -174,6 +285,37 @@ Status Writer::cut(std::uint64_t end) {
   TRY(image_.file.truncate(end));
   TRY(image_.file.sync());
   next_ = revealed_ = end;
+  return {};
+}
+
+// Blocks before the bitmaps that they need; as many at once as one step of the log takes.
+Status Writer::make_empty() {
+  TRY(begin(Change::kFile));
+  TRY(flush());
+  const std::uint64_t at_once = most() * (kLogSectorBytes / 8);
+  for (const bool bitmaps : {false, true}) {
+    for (std::uint64_t start = 0; start < image_.table.size(); start += at_once) {
+      std::vector<std::uint64_t> entries;
+      for (std::uint64_t i = start; i < std::min<std::uint64_t>(start + at_once, image_.table.size()); ++i) {
+        if (image_.table[i] == 0 || image_.shape.is_bitmap(i) != bitmaps) continue;
+        image_.table[i] = 0;
+        entries.push_back(i);
+      }
+      TRY(change_entries(entries, {}));
+    }
+  }
+  std::uint64_t end = 0;
+  for (const TakenRange& range : image_.taken) end = std::max(end, range.end);
+  end = checked_align_up(end, kMiB).value_or(end);
+  return end < next_ ? cut(end) : ok_status();
+}
+
+Status Writer::change_parent(const ParentNames& names) {
+  TRY(begin(Change::kFile));
+  TRY(flush());
+  const std::vector<LogPage> pages = TRY(parent_pages(image_, names));
+  TRY(change_pages(pages));
+  image_.metadata.parent = names;
   return {};
 }
 
