@@ -192,6 +192,7 @@ Result<ParentNames> parent_names(const std::string& path, const Guid& link) {
 
 std::vector<std::byte> serialize_parent_locator(const ParentNames& names) {
   std::vector<std::pair<std::string, std::string>> pairs;
+  pairs.reserve(names.linkage.size() + 3);
   for (const std::string& link : names.linkage) {
     pairs.emplace_back(pairs.empty() ? "parent_linkage" : "parent_linkage2", "{" + link + "}");
   }

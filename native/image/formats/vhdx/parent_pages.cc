@@ -32,6 +32,7 @@ class PatchedPages {
 
   std::vector<LogPage> take() {
     std::vector<LogPage> pages;
+    pages.reserve(pages_.size());
     for (auto& [offset, bytes] : pages_) pages.push_back({.offset = offset, .bytes = std::move(bytes)});
     return pages;
   }
