@@ -68,12 +68,14 @@ TEST_CASE("I1, I2, I3, I4: the bookkeeping of every vmdk plan") {
 TEST_CASE("I5, I6: the planned bytes are the image asked for, clean, and qemu-img agrees") {
   std::size_t shapes = 0;
   for_every_vmdk_shape([&](const PlanOptions& options) {
+    const bool flat =
+        options.subformat == Subformat::kMonolithicFlat || options.subformat == Subformat::kTwoGbMaxExtentFlat;
+    if (flat && options.virtual_size > (16u << 20)) return;  // gigabytes of nothing to parse
     const TempDir directory;
     // A process, and its files on a disk, take longer than all else; five divides none of what the shapes vary in.
     const bool ask_qemu = options.parent_hint.empty() && (testing::is_thorough() || shapes++ % 5 == 0);
     std::map<std::string, MemoryFile> files;
     for (auto& [name, bytes] : planned_files(options)) {
-      if (bytes.size() > (16u << 20)) return;  // flat: nothing to parse
       if (ask_qemu) put(directory.file(name), bytes);
       files.emplace(name, std::move(bytes));
     }
