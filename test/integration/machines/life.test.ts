@@ -75,11 +75,11 @@ test('a guest that turns itself off has stopped, by its own will', async () => {
     await box.run(['sh', '-c', 'echo -1 > /proc/sys/kernel/sched_rt_runtime_us'])
     // Told to only once it was spawned, or the machine may be gone before it can say so.
     const off = await box.exec(['sh', '-c', 'read word; echo o > /proc/sysrq-trigger'], { stdin: 'pipe' })
-    const lost = rejection(off.wait())
+    // It may have ended in time, or be lost with its machine.
+    off.wait().catch(() => {})
     await off.stdin.write('off\n').catch(() => {})
     expect(await soon(stopped, 'its end')).toBe('guest-shutdown')
     expect(box.state).toBe('stopped')
-    expect(await lost).toMatchObject({ code: 'EXEC_LOST' })
   }
 })
 
