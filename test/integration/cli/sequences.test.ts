@@ -7,8 +7,10 @@ import { program, qemuImg } from '../../support/qemu.js'
 const KIB = 1024
 /** A multiple of every cluster size. */
 const WHOLE = 2048 * KIB
-const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
-const STEPS = process.env.SLUICEBOX_LONG === '1' ? 300 : 15
+const isLong = process.env.SLUICEBOX_LONG === '1'
+/** The same calls every time, but for the long run, which looks for what nobody has seen. */
+const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? (isLong ? Date.now() % 1_000_000 : 1))
+const STEPS = isLong ? 300 : 15
 
 const qcow2Options = [
   '',
@@ -202,8 +204,13 @@ class Sequence {
   }
 }
 
-test.each(['qcow2', 'qcow2', 'vmdk', 'vhdx'])('a random sequence of calls, begun with %s', async (format) => {
-  const seed = SEED + Math.floor(Math.random() * 1000)
+test.each([
+  ['qcow2', 0],
+  ['qcow2', 1],
+  ['vmdk', 2],
+  ['vhdx', 3],
+] as const)('a random sequence of calls, begun with %s', async (format, n) => {
+  const seed = SEED + n
   const sequence = new Sequence(seed)
   try {
     await sequence.start(format)
