@@ -315,6 +315,14 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     return { index, path: disks[index]?.overlayPath ?? diskPath ?? this.id }
   }
 
+  /** Once it was heard here what is being done to it. `running`: whether it was found to run. @internal */
+  async heard(running: boolean, signal: AbortSignal | undefined): Promise<void> {
+    const { state } = this
+    if (state === 'starting') await this.#held(this.#states.reached('create', ['running', ...ENDED], undefined, signal))
+    else if (state === 'stopping' || (!running && LIVE.includes(state)))
+      await this.#held(this.#states.reached('create', ENDED, undefined, signal))
+  }
+
   /** For a pool: what its new owner wants over what it was made with. @internal */
   async configure({ env, labels }: Pick<BoxConfig, 'env' | 'labels'>): Promise<void> {
     const op = 'pool.acquire'

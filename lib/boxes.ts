@@ -27,6 +27,8 @@ interface Opened {
   readonly handle: HandleId
   readonly record: BoxRecord
   readonly reused?: boolean
+  /** Whether it was found to run. */
+  readonly running: boolean
   readonly ownership?: Ownership
 }
 
@@ -289,7 +291,8 @@ export class Boxes {
       if (request.start && known.state === 'paused') await known.start({ signal })
       return known
     }
-    let reused = false
+    await known?.heard(true, signal)
+    let [reused, running] = [false, false]
     const call = {
       name: 'create',
       op: 'box.create',
@@ -300,6 +303,7 @@ export class Boxes {
       adopt: (value: unknown) => {
         const opened = value as Opened
         reused = opened.reused === true
+        running = opened.running
         const differing = reused ? differences(request, opened.record) : []
         if (differing.length === 0) return this.#adopt(opened, !reused)
         if (!this.#open.has(opened.handle)) this.#letGo(this.#adopt(opened, false))
@@ -307,6 +311,7 @@ export class Boxes {
       },
     }
     const box = (await this.#home.boots.run(call, above)) as Box
+    if (reused) await box.heard(running, signal)
     if (!request.start || box.state === 'running') return box
     try {
       await box.start({ bootTimeoutMs: request.bootTimeoutMs, signal })
@@ -326,6 +331,13 @@ export class Boxes {
   ): Promise<Box> {
     const { name } = settings.request
     const known = name === undefined ? undefined : (this.#find(name) ?? (await this.#left(name, signal, above)))
+    await known?.heard(true, signal)
+    if (known?.isShared && known.state !== 'stopped' && known.state !== 'failed') {
+      const box = await this.#create(settings, signal, onProgress, above)
+      // It had ended, and that was not heard here yet.
+      this.#letGo(known)
+      return box
+    }
     if (known) await known.remove({ force: true, signal })
     return this.#create(settings, signal, onProgress, above)
   }

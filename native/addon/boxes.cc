@@ -104,6 +104,7 @@ static Napi::Value hand_over(Napi::Env env, Boxes& boxes, const MadeBox& made) {
   Napi::Object value = Napi::Object::New(env);
   value.Set("handle", from_handle(env, open->id()));
   value.Set("reused", Napi::Boolean::New(env, made.reused));
+  value.Set("running", Napi::Boolean::New(env, made.running));
   value.Set("ownership", name_of(made.ownership));
   value.Set("record", to_js(env, open->view()));
   return value;

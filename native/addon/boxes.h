@@ -46,11 +46,12 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   void adopt(std::shared_ptr<OpenExecution> open);
   std::shared_ptr<OpenBox> find(const std::string& id) const;
 
+  // Made when the first box is asked for: a runtime without boxes has no reactor.
+  Result<std::shared_ptr<BoxGround>> ground();
+
  private:
   using Operation = std::shared_ptr<event_queue::Operation>;
 
-  // Made when the first box is asked for: a runtime without boxes has no reactor.
-  Result<std::shared_ptr<BoxGround>> ground();
   Operation open_operation(Napi::Env env, bool wants_progress);
   event_queue::HandleId create(Napi::Env env, const Napi::Object& request, bool wants_progress);
   event_queue::HandleId create(Napi::Env env, const CreateRequest& wanted, bool wants_progress);

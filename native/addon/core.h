@@ -29,10 +29,11 @@ class Core final : public Napi::ObjectWrap<Core> {
   explicit Core(const Napi::CallbackInfo& info);
   ~Core() override;
 
-  // For the tests' producers, which live behind the same door: the queue, a hook that runs after each take (room was
-  // made in the queue), and operations beside those of images.
+  // For the tests' producers, which live behind the same door: the queue, the boxes, a hook that runs after each take
+  // (room was made in the queue), and operations beside those of images.
   using WorkParser = ImageWork (*)(const std::string& op, const Napi::Object& request);
   const std::shared_ptr<event_queue::Queue>& queue() const { return queue_; }
+  const std::shared_ptr<Boxes>& boxes() const { return boxes_; }
   void after_take(std::function<void(std::size_t count)> hook) { after_take_.push_back(std::move(hook)); }
   static void parse_work_with(WorkParser parser) { work_parser_ = parser; }
 

@@ -44,6 +44,8 @@ export interface TestDoor {
   /** Lets pass all work whose gate is `number` or below. */
   openGate(number: number): void
   waitingAtGate(): number
+  /** Holds the thread that hears of this runtime's boxes at a gate. */
+  holdReactor(core: Core, gate: number): void
 }
 
 export interface WorkRequest {

@@ -38,10 +38,11 @@ struct Request {
   bool commits;   // before it waits at the gate
 };
 
-void wait_at_gate(const Request& request, const CancelToken& cancel) {
+template <typename Wanted>
+void wait_at_gate(std::uint64_t number, Wanted wanted) {
   MutexLock lock(gate.mutex);
   ++gate.waiting;
-  while (gate.opened < request.gate_number && (request.stubborn || !cancel.cancelled())) {
+  while (gate.opened < number && wanted()) {
     gate.changed.wait_until(gate.mutex, std::chrono::steady_clock::now() + std::chrono::milliseconds(5));
   }
   --gate.waiting;
@@ -50,7 +51,7 @@ void wait_at_gate(const Request& request, const CancelToken& cancel) {
 std::unique_ptr<JsPayload> work(const Request& request, image::OperationContext& context) {
   context.progress.report({.phase = "begin", .done = 1, .total = 2, .unit = ProgressUnit::kItems});
   if (request.commits && !context.cancel.try_commit()) return error_payload(Error(ErrorCode::kCancelled, "cancelled"));
-  wait_at_gate(request, context.cancel);
+  wait_at_gate(request.gate_number, [&] { return request.stubborn || !context.cancel.cancelled(); });
   if (auto open = context.cancel.check(); !open.ok()) return error_payload(std::move(open).error());
   context.progress.report({.phase = "end", .done = 2, .total = 2, .unit = ProgressUnit::kItems});
   if (request.ends == "throw") throw std::bad_alloc();
@@ -80,6 +81,13 @@ void define_work(Napi::Env env, Napi::Object testing) {
   testing.Set("waitingAtGate", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
                 MutexLock lock(gate.mutex);
                 return Napi::Number::New(info.Env(), static_cast<double>(gate.waiting));
+              }));
+  // The thread that hears of boxes.
+  testing.Set("holdReactor", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
+                auto ground = core_of(info[0]).boxes()->ground();
+                if (!ground.ok()) throw throwable(info.Env(), ground.error());
+                const auto number = static_cast<std::uint64_t>(info[1].As<Napi::Number>().Int64Value());
+                (*ground)->reactor->post([number] { wait_at_gate(number, [] { return true; }); });
               }));
   testing.Set("reclaimed", Napi::Function::New(env, [](const Napi::CallbackInfo& info) {
                 return Napi::Number::New(info.Env(), static_cast<double>(reclaimed.load()));

@@ -14,7 +14,7 @@ import { Runtime } from '../../../lib/index.js'
 import { eventually, runtimeOver, soon } from '../../support/boxes.js'
 import { startModule } from '../../support/child.js'
 import { makeFolder } from '../../support/folder.js'
-import { openRuntime, rejection, seeded } from '../../support/producer.js'
+import { coreOf, door, newGate, openRuntime, rejection, seeded } from '../../support/producer.js'
 import { allProcesses, cgroupsNamed, gone, idsIn, keeperOf, leftOf, processOf, traceOf } from '../../support/traces.js'
 
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
@@ -82,6 +82,37 @@ test('B5: of two processes creating one name, one wins; reuse gives both that bo
   expect(idsIn(home)).toEqual([replaced])
   await Promise.all([one.ask('close'), two.ask('close')])
   await gone({ id: replaced })
+})
+
+test('B5: reuse starts a box that its owner has stopped, also where that was not heard yet', async () => {
+  const home = makeFolder()('home')
+  const [one, two] = [openRuntime({ home }), openRuntime({ home })]
+  const owned = await one.create({ name: 'web' })
+  const shared = await two.get('web')
+  const gate = newGate()
+  door.holdReactor(coreOf(two), gate)
+  await owned.stop()
+  const reused = two.create({ name: 'web', ifExists: 'reuse' })
+  // What the call finds in the home is found by now.
+  for (let call = 0; call < 5; call++) await two.list()
+  expect(shared.state).toBe('running')
+  door.openGate(gate)
+  expect(await reused).toBe(shared)
+  expect((await shared.run(['true'])).exitCode).toBe(0)
+})
+
+test('B5: replace spares a box that another owner runs, also where it is open', async () => {
+  const home = makeFolder()('home')
+  const [one, two] = [openRuntime({ home }), openRuntime({ home })]
+  const owned = await one.create({ name: 'web' })
+  const shared = await two.get('web')
+  expect(await rejection(two.create({ name: 'web', ifExists: 'replace' }))).toMatchObject({ code: 'IN_USE' })
+  expect([owned.state, shared.state]).toEqual(['running', 'running'])
+  await owned.stop()
+  await soon(shared.waitForState('stopped'), 'the end')
+  const replaced = await two.create({ name: 'web', ifExists: 'replace' })
+  expect(replaced.id).not.toBe(owned.id)
+  expect(idsIn(home)).toEqual([replaced.id])
 })
 
 test('B6: 60 concurrent creates collide in nothing', async () => {
