@@ -66,6 +66,11 @@ struct CheckReport {
   std::uint64_t total_clusters = 0, allocated_clusters = 0, fragmented_clusters = 0, compressed_clusters = 0;
   std::uint64_t image_end_offset = 0;
   std::vector<CheckProblem> problems;  // the first 1,000; the counts are complete
+
+  void note(std::string kind, std::uint64_t offset, std::string message) {
+    constexpr std::size_t kMaxProblems = 1000;
+    if (problems.size() < kMaxProblems) problems.push_back({std::move(kind), offset, std::move(message)});
+  }
 };
 
 enum class Repair : std::uint8_t { kNone, kLeaks, kAll };

@@ -4,6 +4,7 @@
 #include <chrono>
 
 #include "base/checked.h"
+#include "image/block_range.h"
 #include "image/formats/qcow2/backing_update.h"
 #include "image/formats/qcow2/check.h"
 #include "image/formats/qcow2/compressed.h"
@@ -76,7 +77,6 @@ class Qcow2Block final : public Block {
   Status change_snapshots(const CancelToken& cancel, const Change& change);
   Status reload(const CancelToken& cancel);
   Status readable(std::uint64_t offset, std::uint64_t length) const;
-  Status within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   Error read_only() const {
     return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
@@ -148,24 +148,14 @@ Status Qcow2Block::reload(const CancelToken& cancel) {
 Status Qcow2Block::readable(std::uint64_t offset, std::uint64_t length) const {
   if (!unreadable_.empty()) return unsupported(image_->file, unreadable_);
   if (options_.info_only) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
-  return within(offset, length, size());
-}
-
-Status Qcow2Block::within(std::uint64_t offset, std::uint64_t length, std::uint64_t end) const {
-  const auto reached = checked_add(offset, length);
-  if (reached && *reached <= end) return {};
-  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
+  return check_range(offset, length, size());
 }
 
 Status Qcow2Block::writable(std::uint64_t offset, std::uint64_t length) const {
   TRY(readable(0, 0));
-  TRY(within(offset, length, std::max(size(), room_end_)));
+  TRY(check_range(offset, length, std::max(size(), room_end_)));
   if (!writer_) return read_only();
-  const std::uint64_t unit = allocation_unit();
-  if (offset % unit != 0 || (length % unit != 0 && offset + length != size())) {
-    return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
-  }
-  return {};
+  return check_whole_units(offset, length, allocation_unit(), size());
 }
 
 Status Qcow2Block::read(std::uint64_t offset, MutableBytes out) {
@@ -235,7 +225,7 @@ Status Qcow2Block::write_zeros(std::uint64_t offset, std::uint64_t length) {
 
 Status Qcow2Block::write_packed(std::uint64_t offset, Bytes packed) {
   TRY(writable(offset, 0));
-  TRY(within(offset, 1, size()));
+  TRY(check_range(offset, 1, size()));
   if (packed.empty() || packed.size() >= packed_unit() || offset % packed_unit() != 0) {
     return Error(ErrorCode::kInternal, "no packed cluster: it is no smaller than one, or begins inside one");
   }

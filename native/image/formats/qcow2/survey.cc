@@ -10,8 +10,6 @@ namespace sluicebox::image::qcow2 {
 
 namespace {
 
-constexpr std::size_t kMaxProblems = 1000;
-
 class Surveyor {
  public:
   Surveyor(ImageState& image, CheckReport& report, ProgressSink& progress, const CancelToken& cancel)
@@ -255,12 +253,12 @@ class Surveyor {
 
 void report_corruption(CheckReport& report, const char* kind, std::uint64_t offset, std::string message) {
   ++report.corruptions;
-  if (report.problems.size() < kMaxProblems) report.problems.push_back({kind, offset, std::move(message)});
+  report.note(kind, offset, std::move(message));
 }
 
 void report_leak(CheckReport& report, std::uint64_t offset, std::string message) {
   ++report.leaks;
-  if (report.problems.size() < kMaxProblems) report.problems.push_back({"leaked-cluster", offset, std::move(message)});
+  report.note("leaked-cluster", offset, std::move(message));
 }
 
 Result<Survey> survey_references(ImageState& image, CheckReport& report, ProgressSink& progress,

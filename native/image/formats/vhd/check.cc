@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "image/formats/unnamed_blocks.h"
 
 namespace sluicebox::image::vhd {
 
 namespace {
-
-constexpr std::size_t kMaxProblems = 1000;
 
 class DynamicChecker {
  public:
@@ -39,8 +38,9 @@ class DynamicChecker {
       expected = begin + image_.header.stride();
       if (image_.is_damaged(block)) {
         ++report_.corruptions;
-        note(*expected > image_.data_end() ? "offset-past-end" : "overlap", image_.header.table_offset + block * 4,
-             "block " + std::to_string(block) + " is said to lie at " + std::to_string(begin));
+        report_.note(*expected > image_.data_end() ? "offset-past-end" : "overlap",
+                     image_.header.table_offset + block * 4,
+                     "block " + std::to_string(block) + " is said to lie at " + std::to_string(begin));
       }
       if (begin < image_.data_end()) used_.push_back({begin, *expected, ""});
     }
@@ -53,19 +53,12 @@ class DynamicChecker {
     ranges.insert(ranges.end(), used_.begin(), used_.end());
     std::ranges::sort(ranges, {}, &TakenRange::begin);
     for (const TakenRange& range : ranges) {
-      if (range.begin > used_end_) count_gap(used_end_, range.begin);
+      if (range.begin > used_end_) count_unnamed_blocks(report_, used_end_, range.begin, image_.header.stride());
       used_end_ = std::max(used_end_, range.end);
     }
     used_end_ = checked_align_up(used_end_, kSectorBytes).value_or(used_end_);
-    if (image_.data_end() > used_end_) tail_ = count_gap(used_end_, image_.data_end());
-  }
-
-  std::uint64_t count_gap(std::uint64_t begin, std::uint64_t end) {
-    const std::uint64_t blocks = (end - begin) / image_.header.stride();
-    if (blocks == 0) return 0;
-    report_.leaks += blocks;
-    note("leaked-block", begin, "space for " + std::to_string(blocks) + " blocks that the table does not name");
-    return blocks;
+    if (image_.data_end() > used_end_)
+      tail_ = count_unnamed_blocks(report_, used_end_, image_.data_end(), image_.header.stride());
   }
 
   // The copy in front is what others read, so without it the image is damaged. The footer at the end goes astray when
@@ -73,11 +66,11 @@ class DynamicChecker {
   Status check_footers() {
     if (!image_.ends.front) {
       ++report_.corruptions;
-      note("footer-copy", 0, "the copy of the footer in front is damaged");
+      report_.note("footer-copy", 0, "the copy of the footer in front is damaged");
     }
     if (!image_.ends.end) {
       ++report_.leaks;
-      note("footer-missing", image_.ends.end_offset, "there is no footer at the end of the file");
+      report_.note("footer-missing", image_.ends.end_offset, "there is no footer at the end of the file");
     }
     // With damaged entries nobody knows what the end of the file is used for.
     const bool may_cut = repair_ != Repair::kNone && image_.damaged.empty();
@@ -92,10 +85,6 @@ class DynamicChecker {
     TRY(writer_->mend_footers());
     ++report_.corruptions_fixed;
     return {};
-  }
-
-  void note(const char* kind, std::uint64_t offset, std::string message) {
-    if (report_.problems.size() < kMaxProblems) report_.problems.push_back({kind, offset, std::move(message)});
   }
 
   ImageState& image_;

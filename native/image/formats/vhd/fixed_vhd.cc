@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <vector>
 
-#include "base/checked.h"
+#include "image/block_range.h"
 #include "image/formats/vhd/describe.h"
 
 namespace sluicebox::image::vhd {
@@ -23,7 +23,7 @@ class FixedVhd final : public Block {
   std::string identity() const override { return guid_text(image_->footer.id, /*little_endian=*/false); }
 
   Status read(std::uint64_t offset, MutableBytes out) override {
-    TRY(within_disk(offset, out.size()));
+    TRY(check_range(offset, out.size(), size()));
     return read_exact(image_->file, offset, out, "the disk");
   }
 
@@ -67,16 +67,9 @@ class FixedVhd final : public Block {
   }
 
  private:
-  Status within_disk(std::uint64_t offset, std::uint64_t length) const {
-    const auto end = checked_add(offset, length);
-    if (end && *end <= size()) return {};
-    return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
-  }
   Status writable(std::uint64_t offset, std::uint64_t length) const {
-    TRY(within_disk(offset, length));
-    if (offset % kSectorBytes != 0 || length % kSectorBytes != 0) {
-      return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
-    }
+    TRY(check_range(offset, length, size()));
+    TRY(check_whole_units(offset, length, kSectorBytes, size()));
     if (writable_) return {};
     return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
   }

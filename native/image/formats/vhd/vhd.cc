@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "image/block_range.h"
 #include "image/formats/vhd/block_map.h"
 #include "image/formats/vhd/check.h"
 #include "image/formats/vhd/describe.h"
@@ -80,16 +81,12 @@ Status DynamicVhd::accepts_backing(const Block& below) const {
 
 Status DynamicVhd::readable(std::uint64_t offset, std::uint64_t length) const {
   if (info_only_) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
-  const auto end = checked_add(offset, length);
-  if (end && *end <= size()) return {};
-  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
+  return check_range(offset, length, size());
 }
 
 Status DynamicVhd::writable(std::uint64_t offset, std::uint64_t length) const {
   TRY(readable(offset, length));
-  if (offset % kSectorBytes != 0 || length % kSectorBytes != 0) {
-    return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
-  }
+  TRY(check_whole_units(offset, length, kSectorBytes, size()));
   if (writer_) return {};
   return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
 }

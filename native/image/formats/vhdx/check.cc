@@ -3,12 +3,11 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "image/formats/unnamed_blocks.h"
 
 namespace sluicebox::image::vhdx {
 
 namespace {
-
-constexpr std::size_t kMostProblems = 1000;
 
 class Checker {
  public:
@@ -64,9 +63,9 @@ class Checker {
     const bool no_bitmap =
         partly && state_of(image_.table[image_.shape.bitmap_of_entry(entry)]) != BlockState::kPresent;
     const char* kind = !placed ? "invalid-state" : no_bitmap ? "bitmap-missing" : past ? "offset-past-end" : "overlap";
-    note(kind, image_.regions.table.offset + entry * 8,
-         "entry " + std::to_string(entry) + " of the table of blocks says " + std::to_string(image_.table[entry] & 7) +
-             " at " + std::to_string(begin));
+    report_.note(kind, image_.regions.table.offset + entry * 8,
+                 "entry " + std::to_string(entry) + " of the table of blocks says " +
+                     std::to_string(image_.table[entry] & 7) + " at " + std::to_string(begin));
   }
 
   // What could hold a block, and holds nothing that anybody points at. In front of the first block others leave room,
@@ -86,11 +85,7 @@ class Checker {
   }
 
   std::uint64_t count_gap(std::uint64_t begin, std::uint64_t end) {
-    const std::uint64_t blocks = (end - begin) / image_.metadata.block_size;
-    if (blocks == 0 || image_.metadata.fixed) return 0;
-    report_.leaks += blocks;
-    note("leaked-block", begin, "space for " + std::to_string(blocks) + " blocks that the table does not name");
-    return blocks;
+    return image_.metadata.fixed ? 0 : count_unnamed_blocks(report_, begin, end, image_.metadata.block_size);
   }
 
   Status check_region_tables(bool may_write) {
@@ -98,17 +93,13 @@ class Checker {
     for (std::size_t copy = 0; copy < 2; ++copy) {
       if (image_.region_table_sound[copy]) continue;
       ++bad;
-      note("region-table", kRegionTableOffsets[copy], "one of the two region tables is damaged");
+      report_.note("region-table", kRegionTableOffsets[copy], "one of the two region tables is damaged");
     }
     report_.corruptions += bad;
     if (bad == 0 || !may_write || repair_ != Repair::kAll) return {};
     TRY(writer_->mend_region_tables());
     report_.corruptions_fixed += bad;
     return {};
-  }
-
-  void note(const char* kind, std::uint64_t offset, std::string message) {
-    if (report_.problems.size() < kMostProblems) report_.problems.push_back({kind, offset, std::move(message)});
   }
 
   ImageState& image_;

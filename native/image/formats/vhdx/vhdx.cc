@@ -2,7 +2,7 @@
 
 #include <algorithm>
 
-#include "base/checked.h"
+#include "image/block_range.h"
 #include "image/formats/vhdx/block_map.h"
 #include "image/formats/vhdx/check.h"
 #include "image/formats/vhdx/image_state.h"
@@ -101,16 +101,12 @@ Status VhdxBlock::accepts_backing(const Block& below) const {
 
 Status VhdxBlock::readable(std::uint64_t offset, std::uint64_t length) const {
   if (info_only_) return Error(ErrorCode::kInvalidArgument, "the image was opened for info only");
-  const auto end = checked_add(offset, length);
-  if (end && *end <= size()) return {};
-  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk");
+  return check_range(offset, length, size());
 }
 
 Status VhdxBlock::writable(std::uint64_t offset, std::uint64_t length) const {
   TRY(readable(offset, length));
-  if (offset % allocation_unit() != 0 || length % allocation_unit() != 0) {
-    return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units");
-  }
+  TRY(check_whole_units(offset, length, allocation_unit(), size()));
   if (!writer_) return read_only();
   return may_be_written(Writing::kBytes);
 }

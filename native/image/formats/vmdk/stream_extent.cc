@@ -148,7 +148,7 @@ Status StreamExtent::check(Repair, CheckReport& report, ProgressSink& progress, 
   const std::uint64_t grain_bytes = map_->grain_bytes();
   const auto corrupt = [&](const char* kind, std::uint64_t offset, std::string message) {
     ++report.corruptions;
-    add_problem(report, kind, offset, std::move(message));
+    report.note(kind, offset, std::move(message));
   };
   std::vector<Packed> grains;
   MetadataShare share(map_->budget());

@@ -63,7 +63,7 @@ void Surveyor::corrupt(const char* kind, std::uint64_t offset, std::string messa
   } else {
     ++report_->corruptions;
   }
-  add_problem(*report_, kind, offset, std::move(message));
+  report_->note(kind, offset, std::move(message));
 }
 
 Status Surveyor::note_directories() {
@@ -146,7 +146,7 @@ bool Surveyor::compare(std::uint64_t grain, std::uint32_t& entry, std::uint32_t&
     if (report_ == nullptr) return false;
     const bool fixes = repair_ != Repair::kNone;
     ++(fixes ? report_->leaks_fixed : report_->leaks);
-    add_problem(*report_, "redundant-table-behind", entry_at, which + ": the redundant grain table lacks it");
+    report_->note("redundant-table-behind", entry_at, which + ": the redundant grain table lacks it");
     if (fixes) redundant = entry;
     return fixes;
   }
@@ -204,8 +204,8 @@ Status Surveyor::settle_leaks() {
   }
   if (unused == 0) return {};
   report_->leaks += unused;
-  add_problem(*report_, "leaked-grain", survey_.data_end * kSectorBytes,
-              std::to_string(unused) + " grains of the file belong to no part of the disk");
+  report_->note("leaked-grain", survey_.data_end * kSectorBytes,
+                std::to_string(unused) + " grains of the file belong to no part of the disk");
   return {};
 }
 

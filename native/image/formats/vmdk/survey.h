@@ -30,10 +30,4 @@ struct Survey {
 Result<Survey> survey_grains(GrainMap& map, Repair repair, CheckReport* report, ProgressSink& progress,
                              const CancelToken& cancel);
 
-inline void add_problem(CheckReport& report, std::string kind, std::uint64_t offset, std::string message) {
-  if (report.problems.size() < 1000) {
-    report.problems.push_back({.kind = std::move(kind), .offset = offset, .message = std::move(message)});
-  }
-}
-
 }  // namespace sluicebox::image::vmdk

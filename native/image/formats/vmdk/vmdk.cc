@@ -7,7 +7,7 @@
 #include <charconv>
 #include <cstdio>
 
-#include "base/checked.h"
+#include "image/block_range.h"
 #include "image/formats/vmdk/descriptor.h"
 #include "image/formats/vmdk/descriptor_file.h"
 #include "image/formats/vmdk/disk_parts.h"
@@ -55,7 +55,6 @@ class VmdkBlock final : public Block {
 
  private:
   const Part& part_at(std::uint64_t offset) const;
-  Status within(std::uint64_t offset, std::uint64_t length) const;
   Status writable(std::uint64_t offset, std::uint64_t length) const;
   // Runs `act(extent, offset in it, length)` for each part of the range.
   template <typename Act>
@@ -84,17 +83,10 @@ std::optional<BackingReference> VmdkBlock::backing() const {
                           .content_id = content_id_text(descriptor_.parent_cid)};
 }
 
-Status VmdkBlock::within(std::uint64_t offset, std::uint64_t length) const {
-  const auto end = checked_add(offset, length);
-  if (end && *end <= size_) return {};
-  return Error(ErrorCode::kInvalidArgument, "the range reaches past the end of the disk").on(file_.path());
-}
-
 Status VmdkBlock::writable(std::uint64_t offset, std::uint64_t length) const {
-  TRY(within(offset, length));
+  TRY(check_range(offset, length, size_));
   if (!writable_) return read_only();
-  if (offset % unit_ == 0 && (length % unit_ == 0 || offset + length == size_)) return {};
-  return Error(ErrorCode::kInvalidArgument, "a write must cover whole allocation units").on(file_.path());
+  return check_whole_units(offset, length, unit_, size_);
 }
 
 const Part& VmdkBlock::part_at(std::uint64_t offset) const {
@@ -114,7 +106,7 @@ Status VmdkBlock::for_each_part(std::uint64_t offset, std::uint64_t length, cons
 }
 
 Status VmdkBlock::read(std::uint64_t offset, MutableBytes out) {
-  TRY(within(offset, out.size()));
+  TRY(check_range(offset, out.size(), size_));
   return for_each_part(offset, out.size(), [&](Extent& extent, std::uint64_t at, std::uint64_t length) {
     const Status outcome = extent.read(at, out.first(length));
     out = out.subspan(length);
@@ -123,7 +115,7 @@ Status VmdkBlock::read(std::uint64_t offset, MutableBytes out) {
 }
 
 Result<BlockStatus> VmdkBlock::status(std::uint64_t offset, std::uint64_t length) {
-  TRY(within(offset, 0));
+  TRY(check_range(offset, 0, size_));
   if (offset >= size_ || length == 0) {
     return Error(ErrorCode::kInvalidArgument, "the range lies outside the disk").on(file_.path());
   }
