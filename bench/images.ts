@@ -2,14 +2,13 @@
 // writes durably on both sides: qemu-img convert alone would leave its target to the kernel, so it is told to flush it.
 import { execFile } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import { mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { type ConvertOptions, Runtime } from 'sluicebox'
 import { makeComb, makeRaw } from './images/disks.js'
 import { alternate, type Figure, type Goal, judge, speed, spread } from './measure.js'
 import { moves } from './rebase.js'
+import { inFolder } from './support/folder.js'
 
 const run = promisify(execFile)
 const CALLS = 10
@@ -23,15 +22,8 @@ interface Bench {
   readonly file: (name: string) => string
 }
 
-export async function images(rounds: number): Promise<Figure[]> {
-  const folder = await mkdtemp(join(tmpdir(), 'sluicebox-bench-'))
-  const clean = (): void => rmSync(folder, { recursive: true, force: true })
-  const interrupted = (): void => {
-    clean()
-    process.exit(130)
-  }
-  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
-  try {
+export const images = (rounds: number): Promise<Figure[]> =>
+  inFolder(async (folder) => {
     await using runtime = new Runtime()
     const bench: Bench = { runtime, rounds, file: (name) => join(folder, name) }
     return [
@@ -42,11 +34,7 @@ export async function images(rounds: number): Promise<Figure[]> {
       await checkOfOneTebibyte(bench),
       await mapOfFragments(bench),
     ]
-  } finally {
-    clean()
-    process.off('SIGINT', interrupted).off('SIGTERM', interrupted)
-  }
-}
+  })
 
 /** What a program does often: each side does it ten times, one after the other. */
 async function small({ runtime, rounds, file }: Bench): Promise<Figure[]> {

@@ -1,27 +1,20 @@
-// The figures of images: our rebase against qemu-img's, on the same images with the page cache warm, and our info against the spawn of
+// The figures of rebase: ours against qemu-img's, on the same images with the page cache warm, and our info against the spawn of
 // qemu-img that a Node program needs without us. Both sides flush what they wrote, each as it does by default.
 import { execFile } from 'node:child_process'
 import { rmSync } from 'node:fs'
-import { copyFile, mkdtemp } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { copyFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { Runtime } from 'sluicebox'
 import { alternate, type Figure, type Goal, speed, spread } from './measure.js'
 import { type Bases, makeBases } from './rebase/bases.js'
+import { inFolder } from './support/folder.js'
 
 const run = promisify(execFile)
 const INFO_CALLS = 20
 
-export async function rebase(rounds: number): Promise<Figure[]> {
-  const folder = await mkdtemp(join(tmpdir(), 'sluicebox-bench-'))
-  const clean = (): void => rmSync(folder, { recursive: true, force: true })
-  const interrupted = (): void => {
-    clean()
-    process.exit(130)
-  }
-  process.once('SIGINT', interrupted).once('SIGTERM', interrupted)
-  try {
+export const rebase = (rounds: number): Promise<Figure[]> =>
+  inFolder(async (folder) => {
     await using runtime = new Runtime()
     const unit = 'ratio'
     const peer = 'qemu-img rebase'
@@ -38,11 +31,7 @@ export async function rebase(rounds: number): Promise<Figure[]> {
       }),
       await info(runtime, rounds, folder),
     ]
-  } finally {
-    clean()
-    process.off('SIGINT', interrupted).off('SIGTERM', interrupted)
-  }
-}
+  })
 
 export async function moves(
   runtime: Runtime,
