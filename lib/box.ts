@@ -127,6 +127,16 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     return this.#ownership === 'shared'
   }
 
+  /** It could be started, or was by another process. @internal */
+  get hasEnded(): boolean {
+    return this.state === 'stopped' || this.state === 'failed'
+  }
+
+  /** Another one stands for the box from here on. @internal */
+  supersede(): void {
+    this.#letGo()
+  }
+
   async info(options?: Cancellable): Promise<BoxInfo> {
     readSignal('box.info', readOptions('box.info', options, ['signal']).signal)?.throwIfAborted()
     this.#check('box.info')

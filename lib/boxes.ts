@@ -115,10 +115,16 @@ export class Boxes {
   async #get(op: string, name: string, signal: AbortSignal | undefined, above: Above): Promise<Box> {
     signal?.throwIfAborted()
     const known = this.#find(name)
-    if (known) return known
+    if (known && !(known.hasEnded && known.name !== undefined)) return known
     const request = { home: this.#path, idOrName: name }
     const adopt = (value: unknown) => this.#adopt(value as Opened, false)
-    return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
+    try {
+      // Another process may have started it since, or removed it.
+      return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
+    } catch (error) {
+      if (known && (error as SluiceboxError).code === 'IN_USE') return known
+      throw error
+    }
   }
 
   async has(idOrName: string, options: Cancellable | undefined, above: Above): Promise<boolean> {
@@ -332,7 +338,7 @@ export class Boxes {
     const { name } = settings.request
     const known = name === undefined ? undefined : (this.#find(name) ?? (await this.#left(name, signal, above)))
     await known?.heard(true, signal)
-    if (known?.isShared && known.state !== 'stopped' && known.state !== 'failed') {
+    if (known?.isShared && !known.hasEnded) {
       const box = await this.#create(settings, signal, onProgress, above)
       // It had ended, and that was not heard here yet.
       this.#letGo(known)
@@ -346,6 +352,8 @@ export class Boxes {
   #adopt({ handle, record, reused, ownership }: Opened, made: boolean): Box {
     const known = this.#open.get(handle)
     if (known) return known
+    // What is open of it has ended, and another process has started it.
+    for (const other of [...this.#open.values()]) if (other.id === record.id) other.supersede()
     const box = new Box(handle, record, made ? 'ours' : (ownership ?? 'found'), this.#home)
     this.#open.set(handle, box)
     this.#handles.set(box, handle)
@@ -373,16 +381,21 @@ export class Boxes {
     box[Symbol.asyncDispose]().catch(warn)
   }
 
+  /** One that runs before one that has ended: another may have its name by now. */
   #find(idOrName: string): Box | undefined {
-    for (const box of this.#open.values()) if (box.id === idOrName || box.name === idOrName) return box
-    return undefined
+    const found = [...this.#open.values()].filter(({ id, name }) => id === idOrName || name === idOrName)
+    return found.find(({ hasEnded }) => !hasEnded) ?? found.at(-1)
   }
 
   /** What this runtime knows of its own boxes is newer than their records. */
   async #records(op: string, signal: AbortSignal | undefined, above: Above): Promise<BoxRecord[]> {
     const request = { home: this.#path }
     const records = (await this.#home.calls.run({ name: op, op: 'box.list', request, signal }, above)) as BoxRecord[]
-    return records.map((record) => ({ ...record, state: this.#find(record.id)?.state ?? record.state }))
+    return records.map((record) => {
+      const known = this.#find(record.id)
+      if (known === undefined || (known.hasEnded && record.state === 'running')) return record
+      return { ...record, state: known.state }
+    })
   }
 
   /** A promise that somebody may wait for keeps the process alive. */

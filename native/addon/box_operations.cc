@@ -164,6 +164,15 @@ void tidy_up(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<con
   };
 }
 
+// Of a new box, or of one that was found: `state` is what the home says.
+void take_box(const std::shared_ptr<BoxGround>& ground, const std::shared_ptr<const box::Home>& home,
+              const std::shared_ptr<OpenBox>& open, const box::BoxRecord& record, State state) {
+  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, home, record, state);
+  open->begin(state);
+  open->box->listen(open);
+  tidy_up(ground, home, *open, record.spec.keep);
+}
+
 // What was made ahead, and nobody asked for since, goes.
 void retire_later(const std::shared_ptr<BoxGround>& ground, std::chrono::seconds age) {
   ground->reactor->post([weak = std::weak_ptr<BoxGround>(ground), age] {
@@ -194,9 +203,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
   if (!added.ok()) return done(std::move(added).error());
   if (found) {
     if (found->running) return find_box(ground, request.home, found->record.id, open, operation.cancel(), done);
-    open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, found->record);
-    open->box->listen(open);
-    tidy_up(ground, *home, *open, found->record.spec.keep);
+    take_box(ground, *home, open, found->record, State::kStopped);
     found->open = std::move(open);
     return done(std::move(*found));
   }
@@ -206,9 +213,7 @@ void create_box(const std::shared_ptr<BoxGround>& ground, const CreateRequest& r
     remove_ended(**home, added->record.id);
     return done(std::move(made).error());
   }
-  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, added->record);
-  open->box->listen(open);
-  tidy_up(ground, *home, *open, request.spec.keep);
+  take_box(ground, *home, open, added->record, State::kCreated);
   MadeBox made{.open = open, .record = added->record, .running = request.start, .reused = false};
   if (!request.start) {
     // Held, so that nobody takes it for one that was left behind.
@@ -254,9 +259,8 @@ void find_box(const std::shared_ptr<BoxGround>& ground, const std::string& home_
     running = std::make_shared<box::RunningBox>(std::move(joined).value());
     made.ownership = running->is_ours ? Ownership::kAdopted : Ownership::kShared;
   }
-  open->box = std::make_shared<box::Box>(ground->reactor, ground->engine, *home, made.record);
-  open->box->listen(open);
-  tidy_up(ground, *home, *open, made.record.spec.keep);
+  // One that runs is joined below.
+  take_box(ground, *home, open, made.record, running ? State::kCreated : State::kStopped);
   made.open = open;
   if (!running) return done(std::move(made));
   ground->reactor->post([open, running, made = std::move(made), done] {

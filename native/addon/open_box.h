@@ -42,6 +42,9 @@ class OpenBox final : public box::BoxListener {
   // What to do when a box that is not kept has ended: its leftovers go. Set with it; called on the reactor's thread.
   std::function<void(const box::StateChange&)> on_change;
 
+  // With the box, before its first change.
+  void begin(box::State state) { state_ = state; }
+
   BoxView view() const;
   // From any thread: what the last change said.
   box::State state() const { return state_.load(); }

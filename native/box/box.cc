@@ -81,8 +81,12 @@ const char* state_name(State state) {
 }
 
 Box::Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::shared_ptr<const Home> home,
-         BoxRecord record)
-    : reactor_(std::move(reactor)), engine_(std::move(engine)), home_(std::move(home)), record_(std::move(record)) {}
+         BoxRecord record, State state)
+    : reactor_(std::move(reactor)),
+      engine_(std::move(engine)),
+      home_(std::move(home)),
+      record_(std::move(record)),
+      state_(state) {}
 
 Box::~Box() { abandon(); }
 

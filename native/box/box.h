@@ -57,8 +57,9 @@ class Box final : public std::enable_shared_from_this<Box> {
  public:
   using Started = std::function<void(Status status)>;
 
+  // `state`: kStopped for one that was found as it stands, else kCreated.
   Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::shared_ptr<const Home> home,
-      BoxRecord record);
+      BoxRecord record, State state = State::kCreated);
   ~Box();
   Box(const Box&) = delete;
   Box& operator=(const Box&) = delete;
@@ -153,7 +154,7 @@ class Box final : public std::enable_shared_from_this<Box> {
   mutable Mutex mutex_;
   BoxRecord record_ GUARDED_BY(mutex_);
   std::shared_ptr<BoxListener> listener_;
-  State state_ = State::kCreated;
+  State state_;
   std::vector<std::string> warnings_;
   std::int64_t started_at_ms_ = 0;
 

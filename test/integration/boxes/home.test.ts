@@ -91,6 +91,7 @@ test('B5: reuse starts a box that its owner has stopped, also where that was not
   const shared = await two.get('web')
   const gate = newGate()
   door.holdReactor(coreOf(two), gate)
+  await eventually(door.waitingAtGate, (held) => held === 1, 'its thread to be held')
   await owned.stop()
   const reused = two.create({ name: 'web', ifExists: 'reuse' })
   // What the call finds in the home is found by now.
@@ -113,6 +114,49 @@ test('B5: replace spares a box that another owner runs, also where it is open', 
   const replaced = await two.create({ name: 'web', ifExists: 'replace' })
   expect(replaced.id).not.toBe(owned.id)
   expect(idsIn(home)).toEqual([replaced.id])
+})
+
+test('B42: a box that has ended here and that another owner has started since is got as it runs', async () => {
+  const home = makeFolder()('home')
+  const [one, two] = [openRuntime({ home }), openRuntime({ home })]
+  const mine = await one.create({ name: 'web' })
+  const theirs = await two.get('web')
+  await mine.stop()
+  await soon(theirs.waitForState('stopped'), 'the end')
+  expect(await one.get('web')).toBe(mine)
+  await theirs.start()
+  expect((await one.list()).map(({ state }) => state)).toEqual(['running'])
+  const shared = await one.get('web')
+  expect(shared).not.toBe(mine)
+  expect(shared.state).toBe('running')
+  expect((await shared.run(['echo', 'here'])).stdout).toBe('here')
+  expect(await one.get(mine.id)).toBe(shared)
+  expect(await one.create({ name: 'web', ifExists: 'reuse' })).toBe(shared)
+  // It is one box, for which one object stands.
+  expect(await rejection(mine.start())).toMatchObject({ code: 'BOX_STATE', hint: expect.stringContaining('Get it') })
+  await theirs.stop()
+  await soon(shared.waitForState('stopped'), 'the end')
+  await theirs.remove()
+  expect(await rejection(one.get('web'))).toMatchObject({ code: 'BOX_NOT_FOUND' })
+  const anew = await one.create({ name: 'web' })
+  expect(await one.get('web')).toBe(anew)
+})
+
+test('a box that was found as it stands has stopped, as list() says', async () => {
+  const home = makeFolder()('home')
+  const first = new Runtime({ home })
+  await first.create({ name: 'web' })
+  await first.create({ name: 'db', start: false })
+  await first.close()
+  const second = openRuntime({ home })
+  const states = (await second.list()).map(({ state }) => state)
+  expect(states).toEqual(['stopped', 'stopped'])
+  for (const name of ['web', 'db']) {
+    const box = await second.get(name)
+    expect(box.state).toBe('stopped')
+    await box.start()
+    expect(box.state).toBe('running')
+  }
 })
 
 test('B6: 60 concurrent creates collide in nothing', async () => {
