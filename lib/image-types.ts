@@ -264,26 +264,43 @@ export interface MapExtent {
   /** Where they begin in the layer's file, or have a place kept for them; absent where they are compressed, or not there. */
   offset?: number
 }
-export type MeasureOptions = Cancellable & {
-  /** Of the file that would be made, with the defaults of create(). */
-  format: DiskFormat
-} & (
+export type MeasureOptions = Cancellable &
+  MeasureTarget &
+  (
     | {
         /** The image that would be converted, with its chain. */
         source: string
         /** Its own format, where it must not be probed. */
         sourceFormat?: DiskFormat
+        /** One of its internal snapshots, by id or name: what that kept is measured. */
+        snapshot?: string
       }
     | {
         /** Of an empty disk. */
         size: Size
       }
   )
+/** What the file would be like: the options of create(), with their defaults. */
+export interface MeasureTarget {
+  /** Raw or qcow2: UNSUPPORTED for others. All but `preallocation` are options of qcow2. */
+  format: DiskFormat
+  clusterSize?: Size
+  compat?: '0.10' | '1.1'
+  refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
+  lazyRefcounts?: boolean
+  extendedL2?: boolean
+  compression?: 'zlib' | 'zstd'
+  preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
+  /** It is not opened: nobody knows how much of the source is in there already, and it is supposed that nothing is. */
+  backing?: { path: string; format: DiskFormat }
+}
 export interface MeasureResult {
   /** With the data that there is now. */
   requiredBytes: number
   /** With data everywhere. */
   fullyAllocatedBytes: number
+  /** What the source's persistent bitmaps would take beside that, if they were copied too; of a version 3 qcow2 file alone. */
+  bitmapsBytes?: number
 }
 /** Of a box's disk: see Runtime.resize(). */
 export interface BoxResizeResult {
@@ -324,7 +341,7 @@ export interface Images {
   /**
    * Makes a raw or qcow2 disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
    * guest's to fit, before it gets smaller and after it got larger.
-   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vhd, vhdx; internal snapshots, bitmaps), NO_SPACE
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk, vhd, vhdx; internal snapshots of version 2, bitmaps), NO_SPACE
    */
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
   /**

@@ -69,6 +69,7 @@ export type {
   MapOptions,
   MeasureOptions,
   MeasureResult,
+  MeasureTarget,
   OpenOptions,
   Progress,
   Progressive,

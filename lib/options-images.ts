@@ -220,18 +220,24 @@ export function readMap(path: unknown, value: unknown) {
 
 export function readMeasure(value: unknown): object {
   const op = 'images.measure'
-  const options = readOptions(op, value, ['source', 'sourceFormat', 'size', 'format', 'signal'])
-  const format = readFormat(op, 'format', options.format)
-  if (format === undefined) throw bad(op, 'format', `'qcow2' or 'raw'`, undefined)
+  const image = readTarget(op, value, ['source', 'sourceFormat', 'snapshot'])
+  const options = value as Record<string, unknown>
+  const { overwrite, onProgress } = options
+  if (overwrite !== undefined) throw bad(op, 'overwrite', 'nothing: no file is made', overwrite)
+  if (onProgress !== undefined) throw bad(op, 'onProgress', 'nothing: no progress is told', onProgress)
   const source = options.source === undefined ? undefined : readAbsolute(op, 'source', options.source)
-  const size = readSize(op, 'size', options.size)
-  if (source === undefined && size === undefined) throw bad(op, 'source', 'a path, or else a size', undefined)
-  if (source !== undefined && size !== undefined)
-    throw bad(op, 'size', 'no size beside a source, which has its own', size)
-  const sourceFormat = readFormat(op, 'sourceFormat', options.sourceFormat)
-  if (source === undefined && sourceFormat !== undefined)
-    throw bad(op, 'sourceFormat', 'a source that it is the format of', sourceFormat)
-  return { path: source ?? '', source, sourceFormat, size, format }
+  if (source === undefined && image.size === undefined) throw bad(op, 'source', 'a path, or else a size', undefined)
+  if (source !== undefined && image.size !== undefined)
+    throw bad(op, 'size', 'no size beside a source, which has its own', options.size)
+  const of = ['sourceFormat', 'snapshot'].find((key) => source === undefined && options[key] !== undefined)
+  if (of) throw bad(op, of, 'a source beside it', options[of])
+  return {
+    ...image,
+    path: source ?? '',
+    source,
+    sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
+    snapshot: options.snapshot === undefined ? undefined : readText(op, 'snapshot', options.snapshot),
+  }
 }
 
 export function readBoxResize(op: string, size: unknown, value: unknown) {

@@ -38,6 +38,13 @@ template <typename Value>
 Napi::Value scalar_value(Napi::Env env, const Value& value) {
   if (const bool* flag = std::get_if<bool>(&value)) return Napi::Boolean::New(env, *flag);
   if (const auto* count = std::get_if<std::uint64_t>(&value)) return number(env, *count);
+  if constexpr (std::is_same_v<Value, image::SpecificScalar>) {
+    if (const auto* words = std::get_if<std::vector<std::string>>(&value)) {
+      Napi::Array array = Napi::Array::New(env, words->size());
+      for (std::uint32_t i = 0; i < words->size(); ++i) array.Set(i, (*words)[i]);
+      return array;
+    }
+  }
   return Napi::String::New(env, std::get<std::string>(value));
 }
 
@@ -145,6 +152,7 @@ Napi::Value to_js(Napi::Env env, const image::MeasuredSizes& sizes) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("requiredBytes", number(env, sizes.required));
   object.Set("fullyAllocatedBytes", number(env, sizes.fully_allocated));
+  if (sizes.bitmaps) object.Set("bitmapsBytes", number(env, *sizes.bitmaps));
   return object;
 }
 
@@ -359,10 +367,10 @@ ImageWork parse_map(const Napi::Object& request) {
 }
 
 ImageWork parse_measure(const Napi::Object& request) {
-  const image::MeasureOptions options{.format = format_of(request, "format"),
+  const image::MeasureOptions options{.target = create_options_of(request),
                                       .source = optional_text_of(request, "source"),
                                       .source_format = optional_format_of(request, "sourceFormat"),
-                                      .size = optional_whole_of(request, "size").value_or(0)};
+                                      .snapshot = optional_text_of(request, "snapshot")};
   return [options](image::OperationContext& context) { return payload_of(image::measure_image(options, context)); };
 }
 

@@ -25,6 +25,10 @@ Status Block::write_packed(std::uint64_t, Bytes) {
   return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images are not compressed");
 }
 
+Result<std::optional<std::vector<PersistentBitmap>>> Block::bitmaps() const {
+  return std::optional<std::vector<PersistentBitmap>>();
+}
+
 Result<std::unique_ptr<Block>> Block::open_snapshot(const std::string&) const { return no_snapshots(*this); }
 
 Status Block::create_snapshot(const std::string&, ProgressSink&, const CancelToken&) { return no_snapshots(*this); }

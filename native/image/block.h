@@ -84,8 +84,16 @@ struct InternalSnapshot {
   std::optional<std::uint64_t> icount = std::nullopt;  // instructions executed; absent: nobody counted
 };
 
+// A bitmap of a disk's changed parts that an image keeps for its programs.
+struct PersistentBitmap {
+  std::string name;
+  std::uint64_t granularity = 0;  // bytes of the disk that one bit stands for
+  bool in_use = false;            // nobody has written it down since it changed: it means nothing
+  bool automatic = false;         // whoever writes to the disk keeps it
+};
+
 // What `info` shows of one layer beyond size and backing. Format-specific values travel as name and value.
-using SpecificScalar = std::variant<bool, std::uint64_t, std::string>;
+using SpecificScalar = std::variant<bool, std::uint64_t, std::string, std::vector<std::string>>;
 using SpecificObject = std::vector<std::pair<std::string, SpecificScalar>>;
 struct SpecificValue {
   std::string name;  // under the name that qemu-img's JSON gives it
@@ -180,6 +188,9 @@ class Block {
   virtual bool has_internal_snapshots() const { return false; }
   // The disk as an internal snapshot kept it, for reading; the same file, which outlives both. By id or else by name.
   virtual Result<std::unique_ptr<Block>> open_snapshot(const std::string& id_or_name) const;
+
+  // Those of the image's own file that mean something; nothing: an image of this kind keeps none.
+  virtual Result<std::optional<std::vector<PersistentBitmap>>> bitmaps() const;
 
   // Internal snapshots of the disk as it is. Each is durable on return; killed at any moment, the disk and all
   // snapshots read as before or after. kUnsupported for formats without; kSnapshotExists, kSnapshotNotFound.

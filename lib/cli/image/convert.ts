@@ -6,6 +6,7 @@ import { startBar } from '../progress.js'
 import { parseSize } from '../size.js'
 import { besideFile, type Command } from '../tool.js'
 import { readNewImage } from './create-options.js'
+import { snapshotOf } from './snapshot-name.js'
 
 const MAX_PARALLEL = 16
 
@@ -68,7 +69,7 @@ export const convert: Command = {
         overwrite: true,
         ...(backing !== undefined && backingFormat && { backing: { path: backing, format: backingFormat } }),
         sourceFormat: formatOf(values.format),
-        snapshot: values.snapshot === undefined ? undefined : snapshotOf(values.snapshot),
+        snapshot: snapshotOf(values.snapshot),
         compress: values.compress,
         parallel: values.parallel === undefined ? undefined : threads(values.parallel),
         sparseSize: values['sparse-size'] === undefined ? undefined : parseSize(values['sparse-size']),
@@ -79,11 +80,6 @@ export const convert: Command = {
     bar.finish()
     return 0
   },
-}
-
-/** Its id or name, by itself or as 'snapshot.id=…' or 'snapshot.name=…'. */
-function snapshotOf(text: string): string {
-  return /^snapshot\.(?:id|name)=(.*)$/.exec(text)?.[1] ?? text
 }
 
 function threads(text: string): number {

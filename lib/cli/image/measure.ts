@@ -1,12 +1,15 @@
 // sluicebox image measure: how large a file a conversion would make.
+import type { MeasureOptions } from '../../image-types.js'
 import { CommandError, OUTPUT, parse, REASONS, REFUSED, refuse, UsageError, wantsJson } from '../arguments.js'
 import { formatOf } from '../formats.js'
 import { parseSize } from '../size.js'
 import type { Command } from '../tool.js'
+import { readNewImage } from './create-options.js'
 import { oneFile } from './one-file.js'
+import { snapshotOf } from './snapshot-name.js'
 
 export const measure: Command = {
-  usage: '[--output=ofmt] [-O output_fmt] [--size N | [-f fmt] filename]',
+  usage: '[--output=ofmt] [-O output_fmt] [-o options] [--size N | [-f fmt] [-l snapshot_param] filename]',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...OUTPUT,
@@ -17,22 +20,39 @@ export const measure: Command = {
       snapshot: { type: 'string', short: 'l' },
       size: { type: 'string' },
     })
-    refuse(values, { ...REASONS, options: 'the defaults of create are measured', snapshot: 'convert it to see' })
+    refuse(values, REASONS)
     const json = wantsJson(values.output)
-    const format = formatOf(values['output-format'] ?? 'raw')
     const { size } = values
     if (size !== undefined && positionals.length > 0)
       throw new UsageError('--size N cannot be used together with a filename')
     const file = size === undefined ? oneFile(positionals) : undefined
     const what =
-      file === undefined ? { size: parseSize(size as string) } : { source: file, sourceFormat: formatOf(values.format) }
-    if (format !== 'raw' && format !== 'qcow2') throw new CommandError(`the format ${format} cannot be measured`)
-    const named = file === undefined ? [] : [file]
-    const { requiredBytes, fullyAllocatedBytes } = await tool.withImages({ named, allowed: allowPaths }, (images) =>
-      images.measure({ ...what, format, signal: tool.io.signal }),
+      file === undefined
+        ? { size: parseSize(size as string) }
+        : { source: file, sourceFormat: formatOf(values.format), snapshot: snapshotOf(values.snapshot) }
+    const { format, options, backing, backingFormat } = readNewImage(
+      formatOf(values['output-format'] ?? 'raw'),
+      values.options ?? [],
     )
-    if (json) tool.printJson({ required: requiredBytes, 'fully-allocated': fullyAllocatedBytes })
-    else tool.print(`required size: ${requiredBytes}\nfully allocated size: ${fullyAllocatedBytes}`)
+    if (format !== 'raw' && format !== 'qcow2') throw new CommandError(`the format ${format} cannot be measured`)
+    // It is not opened, so its format does not matter.
+    const over = backing === undefined ? {} : { backing: { path: backing, format: backingFormat ?? 'raw' } }
+    const measured = { ...options, ...over, ...what, signal: tool.io.signal } as MeasureOptions
+    const named = file === undefined ? [] : [file]
+    const { requiredBytes, fullyAllocatedBytes, bitmapsBytes } = await tool.withImages(
+      { named, allowed: allowPaths },
+      (images) => images.measure(measured),
+    )
+    const sizes = {
+      ...(bitmapsBytes !== undefined && { bitmaps: bitmapsBytes }),
+      required: requiredBytes,
+      'fully-allocated': fullyAllocatedBytes,
+    }
+    if (json) tool.printJson(sizes)
+    else {
+      tool.print(`required size: ${requiredBytes}\nfully allocated size: ${fullyAllocatedBytes}`)
+      if (bitmapsBytes !== undefined) tool.print(`bitmaps size: ${bitmapsBytes}`)
+    }
     return 0
   },
 }

@@ -7,7 +7,6 @@
 
 #include "base/checked.h"
 #include "image/chain.h"
-#include "image/formats/qcow2/plan.h"
 #include "image/formats/qcow2/qcow2.h"
 #include "image/formats/raw/raw.h"
 #include "image/formats/vhd/footer.h"
@@ -129,22 +128,6 @@ Status write_raw(File& file, std::uint64_t size, Preallocation preallocation, Op
   return {};
 }
 
-qcow2::PlanOptions plan_options(const CreateOptions& options, const Qcow2Create& format, std::uint64_t size) {
-  qcow2::PlanOptions plan;
-  plan.virtual_size = size;
-  plan.cluster_size = format.cluster_size;
-  plan.version = format.version;
-  plan.refcount_bits = format.refcount_bits;
-  plan.lazy_refcounts = format.lazy_refcounts;
-  plan.extended_l2 = format.extended_l2;
-  plan.zstd = format.zstd;
-  if (options.backing) {
-    plan.backing_path = options.backing->path;
-    plan.backing_format = recorded_name(options.backing->format);
-  }
-  return plan;
-}
-
 // Metadata first, which also gives the file its length; then space, or zeros, under every cluster.
 Status preallocate(File& file, Preallocation preallocation, OperationContext& context) {
   if (preallocation == Preallocation::kOff) return {};
@@ -162,7 +145,11 @@ Status preallocate(File& file, Preallocation preallocation, OperationContext& co
 
 Status write_qcow2(File& file, const CreateOptions& options, const Qcow2Create& format, std::uint64_t size,
                    OperationContext& context) {
-  const qcow2::PlanOptions planned = plan_options(options, format, size);
+  qcow2::PlanOptions planned = plan_options(format, size);
+  if (options.backing) {
+    planned.backing_path = options.backing->path;
+    planned.backing_format = recorded_name(options.backing->format);
+  }
   std::vector<std::byte> scratch(TRY(qcow2::plan_scratch_size(planned)));
   const ImagePlan plan = TRY(qcow2::plan_qcow2(planned, scratch));
   TRY(write_plan(file, plan, context.cancel));
@@ -234,6 +221,18 @@ Status fill_new(File& file, const CreateOptions& options, const std::vector<Laye
 }
 
 }  // namespace
+
+qcow2::PlanOptions plan_options(const Qcow2Create& format, std::uint64_t size) {
+  qcow2::PlanOptions plan;
+  plan.virtual_size = size;
+  plan.cluster_size = format.cluster_size;
+  plan.version = format.version;
+  plan.refcount_bits = format.refcount_bits;
+  plan.lazy_refcounts = format.lazy_refcounts;
+  plan.extended_l2 = format.extended_l2;
+  plan.zstd = format.zstd;
+  return plan;
+}
 
 Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context,
                                const NewContent* content) {

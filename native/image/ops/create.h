@@ -12,6 +12,7 @@
 #include "base/result.h"
 #include "image/block.h"
 #include "image/chain.h"
+#include "image/formats/qcow2/plan.h"
 #include "image/formats/vmdk/plan.h"
 #include "image/image_info.h"
 #include "image/ops/context.h"
@@ -54,6 +55,8 @@ struct VhdxCreate {
   std::uint64_t log_size = 1u << 20;
   static constexpr Preallocation preallocation = Preallocation::kOff;
 };
+// As the format plans such a file, without a backing.
+qcow2::PlanOptions plan_options(const Qcow2Create& format, std::uint64_t size);
 struct CreateOptions {
   std::optional<std::uint64_t> size = std::nullopt;  // absent: the backing's
   bool overwrite = false;

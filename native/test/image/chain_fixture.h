@@ -16,11 +16,13 @@
 
 namespace sluicebox::image::testing {
 
+inline constexpr const char* kSnapshot = "kept";
+
 struct LayerShape {
   std::string format = "qcow2";
   std::string options;  // of a new qcow2 image
   std::uint64_t size = 4u << 20;
-  std::vector<std::string> writes = {};  // of qemu-io
+  std::vector<std::string> writes = {};  // of qemu-io; kSnapshot: one is taken, of that name
 };
 
 inline LayerShape qcow2_layer(std::uint64_t size, std::string options, std::vector<std::string> writes) {
@@ -83,7 +85,10 @@ class ChainFixture {
     if (!shape.options.empty()) arguments.insert(arguments.end(), {"-o", shape.options});
     arguments.insert(arguments.end(), {path(layer), std::to_string(shape.size)});
     must(qemu_img(arguments));
-    for (const std::string& write : shape.writes) must(qemu_io(path(layer), shape.format, {write}));
+    for (const std::string& write : shape.writes) {
+      must(write == kSnapshot ? qemu_img({"snapshot", "-c", kSnapshot, path(layer)})
+                              : qemu_io(path(layer), shape.format, {write}));
+    }
   }
   static void copy(const std::string& from, const std::string& to) {
     std::filesystem::remove_all(to);

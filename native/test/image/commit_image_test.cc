@@ -238,9 +238,22 @@ TEST_CASE("I33: random overlays over random bases: what is committed is what was
   }
 }
 
+TEST_CASE("I33: a base that is too small grows beside its snapshots, which keep what they had") {
+  const ChainFixture fixture({qcow2_layer(100 << 10, "", {"write -P 0x11 0 64k", testing::kSnapshot}),
+                              qcow2_layer(2 << 20, "", {"write -P 0x31 60k 64k", "write -P 0x32 1M 64k"})});
+  const std::string before = fixture.bytes_of_top();
+  const auto kept = testing::guest_bytes(fixture.path(0), DiskFormat::kQcow2, testing::kSnapshot);
+  require_ok(kept);
+  REQUIRE(kept.value().size() == 100 << 10);
+  require_ok(commit(fixture.top(), {}));
+  CHECK((fixture.bytes(0) == before));
+  CHECK((testing::guest_bytes(fixture.path(0), DiskFormat::kQcow2, testing::kSnapshot).value() == kept.value()));
+  fixture.require_sound(0, false, true);
+}
+
 TEST_CASE("I33: a base that is too small and cannot grow is IMAGE_TOO_SMALL, and what has no such base is refused") {
-  ChainFixture fixture(
-      {qcow2_layer(1 << 20, "", {"write -P 0x11 0 64k"}), qcow2_layer(2 << 20, "", {"write -P 0x31 1M 64k"})});
+  ChainFixture fixture({qcow2_layer(1 << 20, "compat=0.10", {"write -P 0x11 0 64k"}),
+                        qcow2_layer(2 << 20, "", {"write -P 0x31 1M 64k"})});
   const auto refused = [&](const std::string& path, const CommitOptions& options, ErrorCode code) {
     const std::string before = testing::slurp(fixture.path(0));
     const std::string top_before = testing::slurp(fixture.path(1));

@@ -35,12 +35,13 @@ struct Operation {
 };
 
 // What a guest would read of the image, through this engine's chain.
-inline Result<std::string> guest_bytes(const std::string& path, DiskFormat format) {
+inline Result<std::string> guest_bytes(const std::string& path, DiskFormat format, const char* snapshot = nullptr) {
   Operation operation({"/"});
   std::vector<Layer> layers;
   layers.push_back(TRY(open_layer(path, format, Access::kRead, operation.context)));
   std::vector<Layer> below =
       TRY(open_backing_chain({.overlay = &layers[0], .backing = layers[0].block->backing()}, operation.context));
+  if (snapshot != nullptr) layers[0].block = TRY(layers[0].block->open_snapshot(snapshot));
   std::vector<Block*> blocks = {layers[0].block.get()};
   for (const Layer& layer : below) blocks.push_back(layer.block.get());
   ChainView view(std::move(blocks), layers[0].block->size());

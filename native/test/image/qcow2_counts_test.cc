@@ -128,11 +128,51 @@ TEST_CASE("I45: a bitmap that claims more than 512 MiB is damage, though its tab
   put32(image, 120, 1), put64(image, 128, 32), put64(image, 136, directory);
   put64(image, directory, directory + 65536);
   put32(image, directory + 8, (512u << 20) / 65536 + 1);
-  put16(image, directory + 18, 1);
+  image[directory + 17] = std::byte{16}, put16(image, directory + 18, 1);
   image.resize(directory + (4 << 16));
   CHECK(findings(image).first == 1);
   put32(image, directory + 8, (512u << 20) / 65536);
   CHECK(findings(image).first > 1);  // followed: now its clusters are in use, and nothing counts them
+}
+
+TEST_CASE("I22: info tells of bitmaps that mean something, and of a directory that cannot be read") {
+  const Scratch scratch;
+  must_run("qemu-img create -q -f qcow2 " + scratch.path("a") + " 1M");
+  must_run("qemu-img bitmap --add " + scratch.path("a") + " first");
+  must_run("qemu-img bitmap --add -g 512 --disable " + scratch.path("a") + " second");
+  const Image sound = scratch.get("a");
+  const auto specific = [](const Image& image, const std::string& name) -> std::optional<SpecificValue> {
+    MemoryFile file(image);
+    for (SpecificValue& value : must(open_qcow2(file, {.info_only = true}))->info().specific) {
+      if (value.name == name) return std::move(value);
+    }
+    return std::nullopt;
+  };
+  const auto flags = [&](const Image& image, std::size_t index) {
+    const auto bitmaps = std::get<std::vector<SpecificObject>>(specific(image, "bitmaps").value().value);
+    return std::get<std::vector<std::string>>(bitmaps.at(index).at(0).second);
+  };
+  std::uint64_t found = 104;
+  while (load_be32(sound.data() + found) != extension::kBitmaps) {
+    found += 8 + (load_be32(sound.data() + found + 4) + 7) / 8 * 8;
+  }
+  const std::uint64_t directory = load_be64(sound.data() + found + 8 + 16);
+  CHECK(flags(sound, 0) == std::vector<std::string>{"auto"});
+  CHECK(flags(sound, 1).empty());
+  Image image = sound;
+  put32(image, directory + 12, load_be32(image.data() + directory + 12) | 1);
+  CHECK(flags(image, 0) == std::vector<std::string>{"in-use", "auto"});
+  for (const unsigned granularity : {0u, 8u, 32u, 255u}) {
+    image = sound;
+    image[directory + 17] = static_cast<std::byte>(granularity);
+    CHECK_FALSE(specific(image, "bitmaps").has_value());
+    CHECK(specific(image, "bitmaps-unreadable").has_value());
+  }
+  // A program that knows no bitmaps has written since.
+  image = sound;
+  put64(image, 88, 0);
+  CHECK_FALSE(specific(image, "bitmaps").has_value());
+  CHECK_FALSE(specific(image, "bitmaps-unreadable").has_value());
 }
 
 TEST_CASE("I22: a header extension is padded by its own length, wherever the header ends") {

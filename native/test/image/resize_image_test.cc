@@ -1,6 +1,7 @@
 #include <doctest/doctest.h>
 #include <sys/stat.h>
 
+#include <array>
 #include <fstream>
 
 #include "image/ops/resize.h"
@@ -11,6 +12,7 @@ namespace {
 
 using testing::ChainFixture;
 using testing::FaultPlan;
+using testing::kSnapshot;
 using testing::LayerShape;
 using testing::Operation;
 using testing::qcow2_layer;
@@ -22,7 +24,24 @@ struct Resizing {
   const char* what;
   std::vector<LayerShape> layers;
   std::uint64_t size;
+  bool has_snapshot = false;  // kSnapshot
 };
+
+// Shared clusters, shared tables, and parts that are the disk's or the snapshot's alone.
+LayerShape snapshotted(std::uint64_t size, const char* options) {
+  return qcow2_layer(size, options,
+                     {"write -P 0x31 0 40k", "write -P 0x32 60k 30k", kSnapshot, "write -P 0x33 8k 8k",
+                      "write -z 64k 8k", "write -P 0x34 96k 4k"});
+}
+constexpr std::array<const char*, 3> kCounted = {"cluster_size=512", "cluster_size=65536,lazy_refcounts=on",
+                                                 "cluster_size=16384,extended_l2=on"};
+
+std::string kept_bytes(const ChainFixture& fixture, const Resizing& each) {
+  if (!each.has_snapshot) return "";
+  const auto bytes = testing::guest_bytes(fixture.top(), DiskFormat::kQcow2, kSnapshot);
+  require_ok(bytes);
+  return bytes.value();
+}
 
 std::vector<Resizing> growths() {
   std::vector<Resizing> all;
@@ -46,6 +65,12 @@ std::vector<Resizing> growths() {
          {raw_layer(64 << 10, {"write -P 0x11 0 64k"}), qcow2_layer(128 << 10, options, {"write -P 0x31 60k 8k"})},
          (256 << 10) + 512});
   }
+  for (const char* options : kCounted) {
+    all.push_back({.what = "with a snapshot, over a larger backing",
+                   .layers = {raw_layer(700 << 10, {"write -P 0x11 0 700k"}), snapshotted(100 * 1024 + 512, options)},
+                   .size = 1 << 20,
+                   .has_snapshot = true});
+  }
   all.push_back({"raw", {raw_layer(100 << 10, {"write -P 0x11 0 100k"})}, (200 << 10) + 512});
   return all;
 }
@@ -62,6 +87,12 @@ std::vector<Resizing> shrinkings() {
           qcow2_layer(512 << 10, options, {"write -P 0x31 8k 8k", "write -z 300k 64k", "write -P 0x32 200k 90k"})},
          (66 << 10) + 512});
     all.push_back({"to nothing", {qcow2_layer(256 << 10, options, {"write -P 0x31 0 100k"})}, 0});
+  }
+  for (const char* options : kCounted) {
+    all.push_back({.what = "with a snapshot",
+                   .layers = {raw_layer(200 << 10, {"write -P 0x11 0 200k"}), snapshotted(400 << 10, options)},
+                   .size = (62 << 10) + 512,
+                   .has_snapshot = true});
   }
   all.push_back({"raw", {raw_layer(200 << 10, {"write -P 0x11 0 200k"})}, 100 << 10});
   return all;
@@ -88,8 +119,10 @@ TEST_CASE("I34: a disk that grew reads as before, and zeros behind, whatever it 
     CAPTURE(each.layers.back().options);
     const ChainFixture fixture(each.layers);
     const std::string before = fixture.bytes_of_top();
+    const std::string kept = kept_bytes(fixture, each);
     const Result<ImageInfo> result = resize(fixture, each.size, false);
     require_ok(result);
+    CHECK((kept_bytes(fixture, each) == kept));
     CHECK(result.value().virtual_bytes == each.size);
     CHECK((fixture.bytes_of_top() == resized(before, each.size)));
     const auto format = *format_from_name(fixture.top_format());
@@ -104,14 +137,21 @@ TEST_CASE("I34: a disk that shrank reads as its beginning, is clean, and gives i
     CAPTURE(each.layers.back().options);
     const ChainFixture fixture(each.layers);
     const std::string before = fixture.bytes_of_top();
+    const std::string kept = kept_bytes(fixture, each);
     const std::uint64_t file_before = file_size(fixture.top());
     require_ok(resize(fixture, each.size, true));
     CHECK((fixture.bytes_of_top() == resized(before, each.size)));
     fixture.require_sound(fixture.size() - 1, false, true);
-    CHECK(file_size(fixture.top()) < file_before);
+    // What a snapshot keeps takes its space.
+    CHECK((each.has_snapshot || file_size(fixture.top()) < file_before));
     // What was there does not come back.
     require_ok(resize(fixture, before.size() + 512, false));
     CHECK((fixture.bytes_of_top() == resized(resized(before, each.size), before.size() + 512)));
+    fixture.require_sound(fixture.size() - 1, false, true);
+    CHECK((kept_bytes(fixture, each) == kept));
+    if (!each.has_snapshot) continue;
+    ChainFixture::must(testing::qemu_img({"snapshot", "-a", kSnapshot, fixture.top()}));
+    CHECK((fixture.bytes_of_top() == kept));
     fixture.require_sound(fixture.size() - 1, false, true);
   }
 }
@@ -166,8 +206,9 @@ TEST_CASE("I34: shrinking without being asked to, and what cannot be resized, is
     refused(mapped, {.size = huge}, ErrorCode::kInvalidArgument, "size: ");
   }
   refused(flat, {.size = std::uint64_t{1} << 63, .format = DiskFormat::kRaw}, ErrorCode::kInvalidArgument, "size: ");
-  ChainFixture::must(testing::qemu_img({"snapshot", "-c", "one", mapped.top()}));
-  refused(mapped, {.size = 2 << 20}, ErrorCode::kUnsupported, "internal snapshots");
+  // Of version 2 snapshots are as large as the disk is.
+  const ChainFixture old({qcow2_layer(1 << 20, "compat=0.10", {"write -P 0x31 0 64k", kSnapshot})});
+  refused(old, {.size = 2 << 20}, ErrorCode::kUnsupported, "internal snapshots");
 }
 
 TEST_CASE("I34: a raw disk that grows with space behind it has that space") {
@@ -193,6 +234,7 @@ TEST_CASE("I34 I37: with the power cut at each write and sync in turn, a resized
       fixture.keep();
       const std::string before = fixture.bytes_of_top();
       const std::string after = resized(before, each.size);
+      const std::string kept = kept_bytes(fixture, each);
       const DiskFormat format = *format_from_name(fixture.top_format());
       bool reached = true;
       for (std::uint64_t n = 0; reached; ++n) {
@@ -216,6 +258,7 @@ TEST_CASE("I34 I37: with the power cut at each write and sync in turn, a resized
           REQUIRE(now.ok());
           REQUIRE((now.value() == before || now.value() == after));
           if (!reached) REQUIRE(now.value() == after);
+          REQUIRE((kept_bytes(fixture, each) == kept));
           const bool ask_qemu = n % 16 == 0 || !reached;
           fixture.require_sound(fixture.size() - 1, reached, ask_qemu);
           if (ask_qemu) REQUIRE((fixture.bytes_of_top() == now.value()));
@@ -236,6 +279,7 @@ TEST_CASE("I38: a disk that runs full, or a sync that fails, while an image is r
       fixture.keep();
       const std::string before = fixture.bytes_of_top();
       const std::string after = resized(before, each.size);
+      const std::string kept = kept_bytes(fixture, each);
       const DiskFormat format = *format_from_name(fixture.top_format());
       for (const bool full : {true, false}) {
         bool reached = true;
@@ -260,6 +304,7 @@ TEST_CASE("I38: a disk that runs full, or a sync that fails, while an image is r
           const Result<std::string> now = testing::guest_bytes(fixture.top(), format);
           REQUIRE(now.ok());
           REQUIRE((now.value() == before || now.value() == after));
+          REQUIRE((kept_bytes(fixture, each) == kept));
           fixture.require_sound(fixture.size() - 1, reached, false);
         }
       }

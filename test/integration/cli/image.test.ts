@@ -79,6 +79,15 @@ test('info says the same, for people and as JSON, of images, chains and snapshot
   await bothRefuse(1, 'info', '--output=xml', 'base.qcow2')
 })
 
+test('info lists the persistent bitmaps of an image as qemu-img does', async () => {
+  const { prepare, same, sameJson } = pairOfFolders()
+  await prepare('create', '-q', '-f', 'qcow2', 'disk.qcow2', '1G')
+  await prepare('bitmap', '--add', 'disk.qcow2', 'first')
+  await prepare('bitmap', '--add', '-g', '1M', '--disable', 'disk.qcow2', 'second, with a comma')
+  await same('info', 'disk.qcow2')
+  await sameJson('info', '--output=json', 'disk.qcow2')
+})
+
 test('info lists the snapshots inside an image as qemu-img does', async () => {
   const folder = makeFolder()
   const path = folder('')

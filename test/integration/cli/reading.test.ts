@@ -45,9 +45,9 @@ test('map: the same parts, for people and as JSON', async () => {
   expect(ours.stderr.slice('sluicebox: '.length)).toBe(theirs.stderr.slice('qemu-img: '.length))
 })
 
-test('measure: the same two sizes', async () => {
+test('measure: the same sizes', async () => {
   const pair = pairOfFolders()
-  const { same, sameJson, bothRefuse } = pair
+  const { same, sameJson, prepare, bothRefuse } = pair
   await prepareChain(pair)
   await same('measure', '--size', '1G', '-O', 'qcow2')
   await same('measure', '--size=10M')
@@ -55,6 +55,20 @@ test('measure: the same two sizes', async () => {
   await same('measure', '-O', 'qcow2', 'base.raw')
   await sameJson('measure', '--output=json', '-O', 'qcow2', 'base.raw')
   await sameJson('measure', '--output=json', '-O', 'raw', 'top.qcow2')
+  await same('measure', '-O', 'qcow2', 'top.qcow2')
+  await same('measure', '-O', 'qcow2', '-o', 'cluster_size=4k,refcount_bits=64', '-o', 'compat=1.1', 'top.qcow2')
+  await same('measure', '-O', 'qcow2', '-o', 'preallocation=full', '--size', '10M')
+  await same('measure', '-O', 'qcow2', '-o', 'backing_file=x', 'top.qcow2')
+  await same('measure', '-O', 'raw', '-o', 'preallocation=full', 'top.qcow2')
+  await prepare('snapshot', '-c', 'before', 'base.qcow2')
+  await same('measure', '-O', 'qcow2', '-l', 'before', 'base.qcow2')
+  await prepare('bitmap', '--add', 'base.qcow2', 'changed')
+  await same('measure', '-O', 'qcow2', 'base.qcow2')
+  await sameJson('measure', '-O', 'qcow2', '--output=json', 'base.qcow2')
+  await bothRefuse(1, 'measure', '-O', 'vmdk', 'base.qcow2')
+  await bothRefuse(1, 'measure', '-O', 'qcow2', '-o', 'cluster_size=3000', 'base.qcow2')
+  await bothRefuse(1, 'measure', '-O', 'qcow2', '-o', 'nonsense=1', 'base.qcow2')
+  await bothRefuse(1, 'measure', '-O', 'qcow2', '-l', 'gone', 'base.qcow2')
   await bothRefuse(1, 'measure', '--size', '1G', 'base.raw')
   await bothRefuse(1, 'measure')
 })

@@ -59,8 +59,9 @@ class Sequence {
     const { format, options, snapshots } = this.#image
     const steps = [this.#write, this.#write, this.#zero, this.#convert]
     if (format === 'qcow2') {
-      // With snapshots inside ours refuses these: what a snapshot reads, or its size, would change.
-      if (snapshots.length === 0) steps.push(this.#rebase, this.#rebase, this.#resize, this.#commit)
+      // With snapshots inside ours refuses these: what a snapshot reads would change.
+      if (snapshots.length === 0) steps.push(this.#rebase, this.#rebase, this.#commit)
+      steps.push(this.#resize)
       if (!options.includes('refcount_bits=8')) steps.push(this.#snapshot, this.#snapshot)
     }
     await this.#pick(steps).call(this)

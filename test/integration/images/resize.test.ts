@@ -79,11 +79,33 @@ test.each(['falloc', 'full'] as const)(
   },
 )
 
-test('I34, I39: internal snapshots, a lock, a missing file and an aborted signal refuse, and write nothing', async () => {
+test('I34, I37: a disk is resized beside its snapshots, each of which has the size that it was', async () => {
+  const { images } = openRuntime()
+  const disk = makeFolder()('disk.qcow2')
+  await images.create(disk, { format: 'qcow2', size: '1M' })
+  await qemuIo(disk, ['write -P 1 0 1M'])
+  await images.snapshots.create(disk, 'small')
+  await images.resize(disk, '3M')
+  await qemuIo(disk, ['write -P 2 512k 2M'])
+  await images.snapshots.create(disk, 'large')
+  await images.resize(disk, '512K', { shrink: true })
+  expect((await images.check(disk)).leaks).toBe(0)
+  for (const [name, megabytes, read] of [
+    ['large', 3, ['read -P 1 0 512k', 'read -P 2 512k 2M', 'read -P 0 2560k 512k']],
+    ['small', 1, ['read -P 1 0 1M']],
+  ] as const) {
+    await qemuImg('snapshot', '-a', name, disk)
+    expect((await images.info(disk)).virtualBytes).toBe(megabytes * MIB)
+    await qemuIo(disk, read)
+  }
+  await qemuImg('check', disk)
+})
+
+test('I34, I39: internal snapshots of version 2, a lock, a missing file and an aborted signal refuse, and write nothing', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()
   const disk = folder('disk.qcow2')
-  await qemuImg('create', '-q', '-f', 'qcow2', disk, '1M')
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', disk, '1M')
   const holder = await holdInQemu(disk)
   expect(await rejection(images.resize(disk, '2M'))).toMatchObject({ code: 'IMAGE_LOCKED', path: disk })
   await holder.release()

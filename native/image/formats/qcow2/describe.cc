@@ -1,8 +1,27 @@
 #include "image/formats/qcow2/describe.h"
 
+#include <algorithm>
+#include <iterator>
+#include <utility>
+
+#include "image/formats/qcow2/bitmap_directory.h"
 #include "image/formats/qcow2/feature_names.h"
 
 namespace sluicebox::image::qcow2 {
+
+namespace {
+
+constexpr std::size_t kShownBitmaps = 1000;
+
+// As qemu-img's JSON has it.
+SpecificObject to_specific(const PersistentBitmap& bitmap) {
+  std::vector<std::string> flags;
+  if (bitmap.in_use) flags.emplace_back("in-use");
+  if (bitmap.automatic) flags.emplace_back("auto");
+  return {{"flags", std::move(flags)}, {"name", bitmap.name}, {"granularity", bitmap.granularity}};
+}
+
+}  // namespace
 
 LayerInfo describe(const ImageState& image) {
   const Header& header = image.header;
@@ -21,6 +40,16 @@ LayerInfo describe(const ImageState& image) {
                                       : header.compression_type == 1 ? "zstd"
                                                                      : "unknown"));
   if (header.version >= 3) add("lazy-refcounts", (header.compatible & kLazyRefcounts) != 0);
+  if (const auto bitmaps = read_bitmaps(image); !bitmaps.ok()) {
+    add("bitmaps-unreadable", bitmaps.error().message);
+  } else if (!bitmaps.value().empty()) {
+    const std::size_t shown = std::min(bitmaps.value().size(), kShownBitmaps);
+    std::vector<SpecificObject> objects;
+    std::transform(bitmaps.value().begin(), bitmaps.value().begin() + static_cast<std::ptrdiff_t>(shown),
+                   std::back_inserter(objects), to_specific);
+    add("bitmaps", std::move(objects));
+    if (shown < bitmaps.value().size()) add("bitmaps-omitted", std::uint64_t{bitmaps.value().size() - shown});
+  }
   add("refcount-bits", std::uint64_t{1} << header.geometry.refcount_order);
   if (header.version >= 3) {
     add("corrupt", info.corrupt);
@@ -32,9 +61,6 @@ LayerInfo describe(const ImageState& image) {
     add("data-file", std::move(text));
   }
   if (header.has(Incompatible::kDataFile)) add("data-file-raw", (header.autoclear & kAutoclearRawDataFile) != 0);
-  if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value()) {
-    add("bitmap-count", std::uint64_t{bitmaps.value()->count});
-  }
   if (const std::size_t omitted = image.snapshots.size() - image.shown_snapshots.size(); omitted != 0) {
     add("snapshots-omitted", std::uint64_t{omitted});
   }

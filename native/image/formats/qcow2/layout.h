@@ -48,6 +48,7 @@ inline constexpr std::uint64_t kMaxL1Entries = (32u << 20) / 8;
 inline constexpr std::uint64_t kMaxRefcountTableBytes = 8u << 20;
 inline constexpr std::uint64_t kMaxSnapshots = 65536, kMaxSnapshotTableBytes = 64u << 20, kMaxSnapshotExtra = 1024;
 inline constexpr std::uint64_t kMaxSnapshotText = 1u << 20;  // ids and names of one image that are shown
+inline constexpr std::uint64_t kBitmapEntryBytes = 24;       // of the directory, before the name
 inline constexpr std::uint64_t kMaxBitmaps = 65535, kMaxBitmapDirectoryBytes = kMaxBitmaps * 1024;
 inline constexpr std::uint64_t kMaxBitmapBytes = 512u << 20;             // of one bitmap's bits
 inline constexpr std::uint64_t kMaxHostOffset = std::uint64_t{1} << 56;  // exclusive

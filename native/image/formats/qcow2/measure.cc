@@ -40,4 +40,17 @@ Result<FileSizes> measure_file(const Geometry& geometry, std::uint64_t disk_byte
   return sizes;
 }
 
+std::uint64_t measure_bitmaps(const Geometry& geometry, std::uint64_t disk_bytes,
+                              const std::vector<PersistentBitmap>& bitmaps) {
+  const auto in_clusters = [&](std::uint64_t bytes) { return geometry.clusters_for(bytes) << geometry.cluster_bits; };
+  std::uint64_t bytes = 0, directory = 0;
+  for (const PersistentBitmap& bitmap : bitmaps) {
+    const std::uint64_t bits = div_round_up(disk_bytes, bitmap.granularity);
+    const std::uint64_t clusters = geometry.clusters_for(div_round_up(bits, 8));
+    bytes += (clusters << geometry.cluster_bits) + in_clusters(clusters * 8);
+    directory += div_round_up(kBitmapEntryBytes + bitmap.name.size(), 8) * 8;
+  }
+  return bytes + in_clusters(directory);
+}
+
 }  // namespace sluicebox::image::qcow2

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "base/result.h"
+#include "image/block.h"
 #include "image/formats/qcow2/layout.h"
 
 namespace sluicebox::image::qcow2 {
@@ -18,5 +20,9 @@ struct FileSizes {
 // Of a disk of `disk_bytes`, of which `data_bytes` (whole clusters) hold data. kInvalidArgument for a disk that
 // clusters of this size cannot map.
 Result<FileSizes> measure_file(const Geometry& geometry, std::uint64_t disk_bytes, std::uint64_t data_bytes);
+
+// What those bitmaps of a disk of `disk_bytes` take in a file of this shape, if all their bits are stored.
+std::uint64_t measure_bitmaps(const Geometry& geometry, std::uint64_t disk_bytes,
+                              const std::vector<PersistentBitmap>& bitmaps);
 
 }  // namespace sluicebox::image::qcow2

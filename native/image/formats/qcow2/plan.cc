@@ -124,16 +124,14 @@ Status place_head(const PlanOptions& options, Layout& layout) {
 }
 
 Result<Layout> lay_out(const PlanOptions& options) {
-  TRY(check_options(options));
+  const Geometry geometry = TRY(plan_geometry(options));
   TRY(check_backing(options));
   Layout layout;
   Header& header = layout.header;
   header.version = options.version;
   header.header_length = options.version == 2 ? kHeaderBytesV2 : kHeaderBytesV3;
   header.size = options.virtual_size;
-  header.geometry.cluster_bits = static_cast<unsigned>(std::countr_zero(options.cluster_size));
-  header.geometry.refcount_order = static_cast<unsigned>(std::countr_zero(options.refcount_bits));
-  header.geometry.extended_l2 = options.extended_l2;
+  header.geometry = geometry;
   header.compatible = options.lazy_refcounts ? kLazyRefcounts : 0;
   if (options.extended_l2) header.incompatible |= static_cast<std::uint64_t>(Incompatible::kExtendedL2);
   if (options.zstd) {
@@ -146,6 +144,13 @@ Result<Layout> lay_out(const PlanOptions& options) {
 }
 
 }  // namespace
+
+Result<Geometry> plan_geometry(const PlanOptions& options) {
+  TRY(check_options(options));
+  return Geometry{.cluster_bits = static_cast<unsigned>(std::countr_zero(options.cluster_size)),
+                  .refcount_order = static_cast<unsigned>(std::countr_zero(options.refcount_bits)),
+                  .extended_l2 = options.extended_l2};
+}
 
 Result<std::size_t> plan_scratch_size(const PlanOptions& options) { return TRY(lay_out(options)).scratch(); }
 

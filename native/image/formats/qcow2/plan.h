@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/result.h"
+#include "image/formats/qcow2/layout.h"
 #include "image/image_plan.h"
 
 namespace sluicebox::image::qcow2 {
@@ -25,6 +26,8 @@ struct PlanOptions {
   std::string backing_format;
 };
 
+// The shape alone of such a file; kInvalidArgument where the plan would be.
+Result<Geometry> plan_geometry(const PlanOptions& options);
 Result<std::size_t> plan_scratch_size(const PlanOptions& options);
 Result<ImagePlan> plan_qcow2(const PlanOptions& options, MutableBytes scratch);
 

@@ -6,6 +6,7 @@
 #include "base/checked.h"
 #include "image/block_range.h"
 #include "image/formats/qcow2/backing_update.h"
+#include "image/formats/qcow2/bitmap_directory.h"
 #include "image/formats/qcow2/check.h"
 #include "image/formats/qcow2/compressed.h"
 #include "image/formats/qcow2/describe.h"
@@ -35,6 +36,7 @@ class Qcow2Block final : public Block {
   std::optional<BackingReference> backing() const override { return image_->header.backing; }
   bool has_internal_snapshots() const override { return image_->header.snapshot_count != 0; }
   Result<std::unique_ptr<Block>> open_snapshot(const std::string& id_or_name) const override;
+  Result<std::optional<std::vector<PersistentBitmap>>> bitmaps() const override;
 
   Status read(std::uint64_t offset, MutableBytes out) override;
   Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
@@ -238,6 +240,11 @@ Result<std::unique_ptr<Block>> Qcow2Block::open_snapshot(const std::string& id_o
                     {.budget = image_->tables.budget(), .cancel = options_.cancel, .snapshot = id_or_name});
 }
 
+Result<std::optional<std::vector<PersistentBitmap>>> Qcow2Block::bitmaps() const {
+  if (image_->header.version < 3) return std::optional<std::vector<PersistentBitmap>>();
+  return std::optional(TRY(read_bitmaps(*image_)));
+}
+
 Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
   TRY(can_set_backing(backing));
   if (!writer_) return read_only();
@@ -249,7 +256,11 @@ Status Qcow2Block::set_backing(const std::optional<BackingReference>& backing) {
 
 Status Qcow2Block::can_resize(std::uint64_t new_size) const {
   const std::string& path = image_->file.path();
-  if (has_internal_snapshots()) {
+  // Version 3 requires that each says how large the disk was; else it is as large as the disk is now.
+  const bool sized = image_->header.version >= 3 && std::ranges::all_of(image_->snapshots, [](const Snapshot& each) {
+                       return each.disk_bytes.has_value();
+                     });
+  if (has_internal_snapshots() && !sized) {
     return Error(ErrorCode::kUnsupported, "the image has internal snapshots, which are of its present size")
         .on(path)
         .advise("remove its internal snapshots first");
