@@ -26,6 +26,8 @@ export class States {
   #state: BoxState
   #isHeld = false
   stopReason: StopReason | undefined
+  /** How many were told. */
+  changes = 0
 
   constructor(state: BoxState, hooks: StatesHooks) {
     this.#state = state
@@ -86,6 +88,7 @@ export class States {
     if (change.state === this.#state) return
     const previous = this.#state
     this.#state = change.state
+    this.changes++
     if (change.reason) this.stopReason = change.reason
     this.#hooks.changed({ ...change, previous })
     for (const waiter of [...this.#waiters]) {

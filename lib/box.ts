@@ -127,14 +127,14 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     return this.#ownership === 'shared'
   }
 
-  /** It could be started, or was by another process. @internal */
+  /** @internal */
   get hasEnded(): boolean {
-    return this.state === 'stopped' || this.state === 'failed'
+    return isEnd(this.state)
   }
 
-  /** Another one stands for the box from here on. @internal */
-  supersede(): void {
-    this.#letGo()
+  /** How often its state has changed here. @internal */
+  get changes(): number {
+    return this.#states.changes
   }
 
   async info(options?: Cancellable): Promise<BoxInfo> {
@@ -245,7 +245,9 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     const op = 'box.waitForState'
     const wanted = readState(op, state)
     const { timeoutMs, signal } = readWait(op, options)
-    this.#checkOpen(op)
+    // Of one that was removed, that is known for good.
+    if (this.state === 'removed') this.#checkOpen(op)
+    else this.#check(op)
     await this.#held(this.#states.reached(op, [wanted], timeoutMs, signal))
   }
 
@@ -325,11 +327,11 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
     return { index, path: disks[index]?.overlayPath ?? diskPath ?? this.id }
   }
 
-  /** Once it was heard here what is being done to it. `running`: whether it was found to run. @internal */
-  async heard(running: boolean, signal: AbortSignal | undefined): Promise<void> {
+  /** Once what is being done to it is over. `isOver`: it was found not to run any more, which is yet to be heard here. @internal */
+  async settled(isOver: boolean, signal: AbortSignal | undefined): Promise<void> {
     const { state } = this
     if (state === 'starting') await this.#held(this.#states.reached('create', ['running', ...ENDED], undefined, signal))
-    else if (state === 'stopping' || (!running && LIVE.includes(state)))
+    else if (state === 'stopping' || (isOver && LIVE.includes(state)))
       await this.#held(this.#states.reached('create', ENDED, undefined, signal))
   }
 
@@ -533,17 +535,21 @@ export class Box extends TypedEvents<BoxEvents> implements AsyncDisposable {
 
   #letGo(): void {
     this.#clock.end()
-
     this.#home.forget(this)
     this.#handle.release()
+    // Nobody would hear of another state. Whoever waits for its removal is told of that.
+    if (this.state !== 'removed') this.#states.close(this.#disposed('box.waitForState'))
   }
 
   #check(op: string): void {
     this.#checkOpen(op)
     if (this.state === 'removed') throw this.#states.wrong(op)
-    if (!this.#handle.isReleased) return
+    if (this.#handle.isReleased) throw this.#disposed(op)
+  }
+
+  #disposed(op: string): SluiceboxError {
     const message = `${op}: box ${this.id} was disposed of here`
-    throw new SluiceboxError('BOX_STATE', message, { op, boxId: this.id, hint: 'Get it again by its name.' })
+    return new SluiceboxError('BOX_STATE', message, { op, boxId: this.id, hint: 'Get it again by its name.' })
   }
 
   #checkOpen(op: string): void {

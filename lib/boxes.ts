@@ -62,6 +62,8 @@ export class Boxes {
   readonly #open = new Map<HandleId, Box>()
   readonly #handles = new WeakMap<Box, HandleId>()
   readonly #pools = new Set<BoxPool>()
+  /** Who may find a box of one name, or make it: by name. */
+  readonly #turns = new Map<string, Promise<unknown>>()
   /** One at a time looks for a box that is not open here: two would have it twice. */
   #opening: Promise<unknown> = Promise.resolve()
 
@@ -94,8 +96,11 @@ export class Boxes {
       const settings = readCreateBox(options, this.#home.isolation)
       const signal = readSignal('create', options?.signal)
       const onProgress = options?.onProgress as ((progress: Progress<never>) => void) | undefined
-      if (settings.request.ifExists === 'reuse') return this.#reuse(settings, signal, onProgress, above)
-      if (settings.request.ifExists === 'replace') return this.#replace(settings, signal, onProgress, above)
+      const { ifExists, name: boxName } = settings.request
+      if (ifExists === 'reuse')
+        return this.#inTurn(boxName, signal, () => this.#reuse(settings, signal, onProgress, above))
+      if (ifExists === 'replace')
+        return this.#inTurn(boxName, signal, () => this.#replace(settings, signal, onProgress, above))
       return this.#create(settings, signal, onProgress, above, name)
     } catch (error) {
       return Promise.reject(error)
@@ -115,16 +120,10 @@ export class Boxes {
   async #get(op: string, name: string, signal: AbortSignal | undefined, above: Above): Promise<Box> {
     signal?.throwIfAborted()
     const known = this.#find(name)
-    if (known && !(known.hasEnded && known.name !== undefined)) return known
+    if (known) return known
     const request = { home: this.#path, idOrName: name }
     const adopt = (value: unknown) => this.#adopt(value as Opened, false)
-    try {
-      // Another process may have started it since, or removed it.
-      return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
-    } catch (error) {
-      if (known && (error as SluiceboxError).code === 'IN_USE') return known
-      throw error
-    }
+    return (await this.#home.calls.run({ name: op, op: 'box.open', request, signal, adopt }, above)) as Box
   }
 
   async has(idOrName: string, options: Cancellable | undefined, above: Above): Promise<boolean> {
@@ -282,6 +281,18 @@ export class Boxes {
     return undefined
   }
 
+  /** After those that asked for the same name before. */
+  #inTurn(name: string | undefined, signal: AbortSignal | undefined, make: () => Promise<Box>): Promise<Box> {
+    if (name === undefined) return make()
+    const others = this.#turns.get(name)
+    const made = others === undefined ? make() : unlessAborted(others, signal).then(make)
+    const turn = Promise.allSettled([others, made]).then(() => {
+      if (this.#turns.get(name) === turn) this.#turns.delete(name)
+    })
+    this.#turns.set(name, turn)
+    return this.#held(made)
+  }
+
   /** Starts it here: a box that was there already is handed over as it is. */
   async #reuse(
     { request }: CreateSettings,
@@ -297,7 +308,8 @@ export class Boxes {
       if (request.start && known.state === 'paused') await known.start({ signal })
       return known
     }
-    await known?.heard(true, signal)
+    await known?.settled(false, signal)
+    const changes = known?.changes
     let [reused, running] = [false, false]
     const call = {
       name: 'create',
@@ -317,7 +329,8 @@ export class Boxes {
       },
     }
     const box = (await this.#home.boots.run(call, above)) as Box
-    if (reused) await box.heard(running, signal)
+    // One that ran here before it was looked for, and was found not to, has ended; one that was started since runs.
+    if (reused) await box.settled(!running && box === known && box.changes === changes, signal)
     if (!request.start || box.state === 'running') return box
     try {
       await box.start({ bootTimeoutMs: request.bootTimeoutMs, signal })
@@ -337,7 +350,7 @@ export class Boxes {
   ): Promise<Box> {
     const { name } = settings.request
     const known = name === undefined ? undefined : (this.#find(name) ?? (await this.#left(name, signal, above)))
-    await known?.heard(true, signal)
+    await known?.settled(false, signal)
     if (known?.isShared && !known.hasEnded) {
       const box = await this.#create(settings, signal, onProgress, above)
       // It had ended, and that was not heard here yet.
@@ -352,8 +365,6 @@ export class Boxes {
   #adopt({ handle, record, reused, ownership }: Opened, made: boolean): Box {
     const known = this.#open.get(handle)
     if (known) return known
-    // What is open of it has ended, and another process has started it.
-    for (const other of [...this.#open.values()]) if (other.id === record.id) other.supersede()
     const box = new Box(handle, record, made ? 'ours' : (ownership ?? 'found'), this.#home)
     this.#open.set(handle, box)
     this.#handles.set(box, handle)
@@ -381,21 +392,16 @@ export class Boxes {
     box[Symbol.asyncDispose]().catch(warn)
   }
 
-  /** One that runs before one that has ended: another may have its name by now. */
   #find(idOrName: string): Box | undefined {
-    const found = [...this.#open.values()].filter(({ id, name }) => id === idOrName || name === idOrName)
-    return found.find(({ hasEnded }) => !hasEnded) ?? found.at(-1)
+    for (const box of this.#open.values()) if (box.id === idOrName || box.name === idOrName) return box
+    return undefined
   }
 
   /** What this runtime knows of its own boxes is newer than their records. */
   async #records(op: string, signal: AbortSignal | undefined, above: Above): Promise<BoxRecord[]> {
     const request = { home: this.#path }
     const records = (await this.#home.calls.run({ name: op, op: 'box.list', request, signal }, above)) as BoxRecord[]
-    return records.map((record) => {
-      const known = this.#find(record.id)
-      if (known === undefined || (known.hasEnded && record.state === 'running')) return record
-      return { ...record, state: known.state }
-    })
+    return records.map((record) => ({ ...record, state: this.#find(record.id)?.state ?? record.state }))
   }
 
   /** A promise that somebody may wait for keeps the process alive. */

@@ -206,8 +206,8 @@ export interface CommitResult {
 export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'allocate' | 'header'> {
   /** Needed to make a disk smaller: what lies beyond the new end is lost. Default false. */
   shrink?: boolean
-  /** Of what a raw image gains; default 'off'. For qcow2 only 'off' is built. */
-  preallocation?: 'off' | 'falloc' | 'full'
+  /** Of what the disk gains; default 'off'. 'metadata' maps it, which a raw image has no use for; 'falloc' gives it space, 'full' writes zeros. */
+  preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
 }
@@ -299,7 +299,7 @@ export interface MeasureResult {
   requiredBytes: number
   /** With data everywhere. */
   fullyAllocatedBytes: number
-  /** What the source's persistent bitmaps would take beside that, if they were copied too; of a version 3 qcow2 file alone. */
+  /** What the source's persistent bitmaps would take beside that, if they were copied too. Absent where source or target is no qcow2 image of version 3. */
   bitmapsBytes?: number
 }
 /** Of a box's disk: see Runtime.resize(). */

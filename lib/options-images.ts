@@ -189,7 +189,8 @@ export function readResize(path: unknown, size: unknown, value: unknown): object
     path: readAbsolute(op, 'path', path),
     size: bytes,
     shrink: readBoolean(op, 'shrink', options.shrink) ?? false,
-    preallocation: readChoice(op, 'preallocation', options.preallocation, ['off', 'falloc', 'full']) ?? 'off',
+    preallocation:
+      readChoice(op, 'preallocation', options.preallocation, ['off', 'metadata', 'falloc', 'full']) ?? 'off',
     format: readFormat(op, 'format', options.format),
   }
 }

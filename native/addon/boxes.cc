@@ -97,16 +97,10 @@ static const char* name_of(Ownership ownership) {
   return "unknown";
 }
 
-static bool has_ended(const OpenBox& open) {
-  const box::State state = open.state();
-  return state == box::State::kStopped || state == box::State::kFailed;
-}
-
-// Hands `made` to JavaScript: as the box that is open here already, or as a new handle; that too of one which ended
-// here and which another process has started since.
+// Hands `made` to JavaScript: as the box that is open here already, or as a new handle.
 static Napi::Value hand_over(Napi::Env env, Boxes& boxes, const MadeBox& made) {
   std::shared_ptr<OpenBox> open = boxes.find(made.record.id);
-  if (open == nullptr || (made.running && has_ended(*open))) boxes.adopt(open = made.open);
+  if (open == nullptr) boxes.adopt(open = made.open);
   Napi::Object value = Napi::Object::New(env);
   value.Set("handle", from_handle(env, open->id()));
   value.Set("reused", Napi::Boolean::New(env, made.reused));
@@ -244,8 +238,7 @@ HandleId Boxes::list(Napi::Env env, const Napi::Object& request) {
       const auto boxes = self.lock();
       Napi::Array array = Napi::Array::New(at);
       for (const box::Home::Entry& entry : entries) {
-        auto open = boxes ? boxes->find(entry.record.id) : nullptr;
-        if (open && entry.running && has_ended(*open)) open = nullptr;
+        const auto open = boxes ? boxes->find(entry.record.id) : nullptr;
         const auto state = entry.running ? box::State::kRunning : box::State::kStopped;
         const BoxView view = open ? open->view()
                                   : BoxView{.record = entry.record,
@@ -422,13 +415,10 @@ void Boxes::adopt(std::shared_ptr<OpenBox> open) { boxes_[key_of(open->id())] = 
 void Boxes::adopt(std::shared_ptr<OpenExecution> open) { executions_[key_of(open->id())] = std::move(open); }
 
 std::shared_ptr<OpenBox> Boxes::find(const std::string& id) const {
-  std::shared_ptr<OpenBox> ended;
   for (const auto& [key, open] : boxes_) {
-    if (open->box->record().id != id || open->state() == box::State::kRemoved) continue;
-    if (!has_ended(*open)) return open;
-    ended = open;
+    if (open->box->record().id == id && open->state() != box::State::kRemoved) return open;
   }
-  return ended;
+  return nullptr;
 }
 
 std::shared_ptr<OpenBox> Boxes::box_of(const Napi::Object& request) {

@@ -44,7 +44,6 @@ class Boxes final : public std::enable_shared_from_this<Boxes> {
   // --- for the payloads that hand a box or an execution to JavaScript ---
   void adopt(std::shared_ptr<OpenBox> open);
   void adopt(std::shared_ptr<OpenExecution> open);
-  // One that runs before one that has ended.
   std::shared_ptr<OpenBox> find(const std::string& id) const;
 
   // Made when the first box is asked for: a runtime without boxes has no reactor.

@@ -49,6 +49,10 @@ Status Block::can_resize(std::uint64_t) const {
 
 Status Block::resize(std::uint64_t size) { return can_resize(size); }
 
+Status Block::allocate(std::uint64_t, const CancelToken&) {
+  return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images cannot be resized");
+}
+
 Status Block::make_empty() {
   return Error(ErrorCode::kUnsupported, std::string(format_name(format())) + " images have no backing to show");
 }

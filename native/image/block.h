@@ -180,6 +180,9 @@ class Block {
   // One atomic update, durable on return. Growing comes after make_room(), and the caller flushed what it wrote there;
   // shrinking gives the space of what lay beyond back afterwards.
   virtual Status resize(std::uint64_t size);
+  // Gives each unit from `offset` on that has no place in the file yet one where it reads as zeros; durable on return.
+  // kUnsupported for formats that do not grow.
+  virtual Status allocate(std::uint64_t offset, const CancelToken& cancel);
   // Lets go of all that the image maps, so that it shows its backing everywhere, and gives the space back; durable on
   // return. Killed at any moment, each unit reads as before or as the backing. kUnsupported for formats without one.
   virtual Status make_empty();

@@ -96,7 +96,7 @@ const methods: Record<string, Method> = {
   'images.resize': {
     call: ({ images }, options) => images.resize(path, '1M', options as never),
     valid: {},
-    options: { shrink: badFlag, preallocation: [...badChoice, 'metadata'], format: badChoice, ...progressive },
+    options: { shrink: badFlag, preallocation: badChoice, format: badChoice, ...progressive },
   },
   rebase: {
     call: (runtime, options) => runtime.rebase(path, options as never),

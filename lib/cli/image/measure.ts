@@ -25,6 +25,8 @@ export const measure: Command = {
     const { size } = values
     if (size !== undefined && positionals.length > 0)
       throw new UsageError('--size N cannot be used together with a filename')
+    if (size !== undefined && (values.snapshot ?? values.format) !== undefined)
+      throw new UsageError('--size N cannot be used together with -f or -l')
     const file = size === undefined ? oneFile(positionals) : undefined
     const what =
       file === undefined

@@ -22,7 +22,7 @@ export const resize: Command = {
     if (file === undefined || size === undefined || more.length > 0)
       throw new UsageError('Expecting image file name and size')
     const format = formatOf(values.format)
-    const preallocation = choice('preallocation', values.preallocation, ['off', 'falloc', 'full'] as const)
+    const preallocation = choice('preallocation', values.preallocation, ['off', 'metadata', 'falloc', 'full'] as const)
     await tool.withImages({ named: [file], allowed: allowPaths }, async (images) => {
       const { virtualBytes: now } = await images.info(file, { format, signal: tool.io.signal })
       const wanted = relative ? now + (size.startsWith('-') ? -1 : 1) * parseSize(size.slice(1)) : parseSize(size)

@@ -18,16 +18,11 @@ constexpr std::uint64_t kGuestSector = 512;
 constexpr std::uint64_t kAllocateChunk = 64u << 20;  // between two looks at the cancel token
 constexpr std::uint64_t kZerosChunk = 1u << 20;
 
-const char* name_of(Preallocation preallocation) { return preallocation == Preallocation::kFull ? "full" : "falloc"; }
-
 Status require_preallocatable(const Layer& image, const ResizeOptions& options, std::uint64_t size) {
   if (options.preallocation == Preallocation::kOff) return {};
-  if (image.block->format() != DiskFormat::kRaw) {
-    return Error(ErrorCode::kUnsupported, std::string("preallocation '") + name_of(options.preallocation) +
-                                              "' is not built for growing " + format_name(image.block->format()) +
-                                              " images")
-        .on(image.path)
-        .advise("leave preallocation off; a guest's writes allocate");
+  if (image.block->format() == DiskFormat::kRaw && options.preallocation == Preallocation::kMetadata) {
+    return Error(ErrorCode::kInvalidArgument, "preallocation: a raw image has no metadata to preallocate")
+        .on(image.path);
   }
   if (size >= image.block->size()) return {};
   return Error(ErrorCode::kInvalidArgument, "preallocation: a disk that shrinks gains nothing to allocate")
@@ -68,18 +63,41 @@ Status commit_size(Block& block, std::uint64_t size, OperationContext& context) 
   return block.resize(size);
 }
 
-Status allocate(File& file, std::uint64_t begin, std::uint64_t end, Preallocation preallocation,
-                OperationContext& context) {
-  const std::uint64_t chunk = preallocation == Preallocation::kFull ? kZerosChunk : kAllocateChunk;
-  const std::vector<std::byte> zeros(preallocation == Preallocation::kFull ? std::min(end - begin, chunk) : 0);
+// A range of the file or of the disk, in parts, each of which `write` gives its space.
+template <typename Write>
+Status in_parts(std::uint64_t begin, std::uint64_t end, std::uint64_t most, OperationContext& context,
+                const Write& write) {
   for (std::uint64_t at = begin; at < end;) {
     TRY(context.cancel.check());
     context.progress.report({.phase = "allocate", .done = at - begin, .total = end - begin});
-    const std::uint64_t part = std::min(end - at, chunk);
-    TRY(zeros.empty() ? file.allocate(at, part) : file.write_at(at, Bytes(zeros).first(part)));
+    const std::uint64_t part = std::min(end - at, most);
+    TRY(write(at, part));
     at += part;
   }
-  return file.sync();
+  return {};
+}
+
+// What the disk has gained from `begin` on. Where the image maps its bytes, their places lie at the end of the file.
+Status allocate(const Layer& image, std::uint64_t begin, Preallocation preallocation, OperationContext& context) {
+  Block& block = *image.block;
+  File& file = *image.file;
+  const bool mapped = block.format() != DiskFormat::kRaw;
+  const std::uint64_t place = mapped ? TRY(file.size()) : begin;
+  if (mapped) TRY(block.allocate(begin, context.cancel));
+  if (preallocation == Preallocation::kMetadata) return {};
+  // Also of what is written below: a disk that is full is seen before any of it.
+  NoProgress silent;
+  OperationContext reserving{.policy = context.policy, .cancel = context.cancel, .progress = silent};
+  const bool fill = preallocation == Preallocation::kFull;
+  const std::uint64_t end = TRY(file.size());
+  TRY(in_parts(place, end, kAllocateChunk, fill ? reserving : context,
+               [&](std::uint64_t at, std::uint64_t part) { return file.allocate(at, part); }));
+  if (!fill) return file.sync();
+  const std::vector<std::byte> zeros(kZerosChunk);
+  const std::uint64_t first = checked_align_up(begin, block.allocation_unit()).value_or(begin);
+  TRY(in_parts(first, block.size(), kZerosChunk, context,
+               [&](std::uint64_t at, std::uint64_t part) { return block.write(at, Bytes(zeros).first(part)); }));
+  return block.flush();
 }
 
 // The new size first, in one step, and then the space: killed in between, the disk is large, and sparse. What fails or
@@ -88,7 +106,7 @@ Status grow_allocated(const Layer& image, std::uint64_t size, Preallocation prea
   Block& block = *image.block;
   const std::uint64_t present = block.size();
   TRY(block.resize(size));
-  Status allocated = allocate(*image.file, present, size, preallocation, context);
+  Status allocated = allocate(image, present, preallocation, context);
   if (allocated.ok() && !context.cancel.try_commit()) {
     allocated = Error(ErrorCode::kCancelled, "the resize was cancelled");
   }
@@ -102,10 +120,10 @@ Status apply_size(const Layer& image, const ResizeOptions& options, std::uint64_
   NoProgress silent;  // the phases of a resize have one scale, and this is not on it
   TRY(block.prepare_to_write(Writing::kBytes, silent, context.cancel));
   if (size > block.size()) {
+    TRY(prepare_over_backing(image, size, options, context));
     if (options.preallocation != Preallocation::kOff) {
       return grow_allocated(image, size, options.preallocation, context);
     }
-    TRY(prepare_over_backing(image, size, options, context));
   }
   return commit_size(block, size, context);
 }

@@ -19,13 +19,13 @@ namespace sluicebox::image {
 struct ResizeOptions {
   std::uint64_t size = 0;                             // rounded up to 512, as a new image's is
   bool shrink = false;                                // what lies beyond a smaller size may be lost
-  Preallocation preallocation = Preallocation::kOff;  // of what is gained; not kMetadata
+  Preallocation preallocation = Preallocation::kOff;  // of what is gained; a raw image has no metadata
   std::optional<DiskFormat> format = std::nullopt;
   std::vector<FileIdentity> known = {};  // what the chain may consist of, wherever it lies
 };
 
 // What is gained reads as zeros, whatever the image or a larger backing has there. Killed at any moment, the disk is as
-// large as before, or as large as asked for. Phases reported: "zero", "allocate", "header".
+// large as before, or as large as asked for, if not all allocated yet. Phases reported: "zero", "allocate", "header".
 Result<ImageInfo> resize_image(const std::string& path, const ResizeOptions& options, OperationContext& context);
 
 // The same for an image that is open already, for writing.

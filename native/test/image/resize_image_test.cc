@@ -25,6 +25,7 @@ struct Resizing {
   std::vector<LayerShape> layers;
   std::uint64_t size;
   bool has_snapshot = false;  // kSnapshot
+  Preallocation preallocation = Preallocation::kOff;
 };
 
 // Shared clusters, shared tables, and parts that are the disk's or the snapshot's alone.
@@ -71,7 +72,27 @@ std::vector<Resizing> growths() {
                    .size = 1 << 20,
                    .has_snapshot = true});
   }
-  all.push_back({"raw", {raw_layer(100 << 10, {"write -P 0x11 0 100k"})}, (200 << 10) + 512});
+  for (const char* options :
+       {"cluster_size=512", "cluster_size=65536,compat=0.10", "cluster_size=16384,extended_l2=on"}) {
+    for (const Preallocation each : {Preallocation::kMetadata, Preallocation::kFalloc, Preallocation::kFull}) {
+      all.push_back({.what = "allocated, over a larger backing",
+                     .layers = {raw_layer(300 << 10, {"write -P 0x11 0 300k"}),
+                                qcow2_layer(100 * 1024 + 512, options, {"write -P 0x31 8k 8k"})},
+                     .size = (350 << 10) + 512,
+                     .preallocation = each});
+    }
+  }
+  all.push_back({.what = "allocated, with a snapshot",
+                 .layers = {raw_layer(64 << 10, {"write -P 0x11 0 64k"}), snapshotted(128 << 10, "cluster_size=4096")},
+                 .size = 300 << 10,
+                 .has_snapshot = true,
+                 .preallocation = Preallocation::kFalloc});
+  for (const Preallocation each : {Preallocation::kOff, Preallocation::kFalloc, Preallocation::kFull}) {
+    all.push_back({.what = "raw",
+                   .layers = {raw_layer(100 << 10, {"write -P 0x11 0 100k"})},
+                   .size = (200 << 10) + 512,
+                   .preallocation = each});
+  }
   return all;
 }
 
@@ -109,6 +130,15 @@ Result<ImageInfo> resize(const ChainFixture& fixture, std::uint64_t size, bool s
                       operation.context);
 }
 
+Result<ImageInfo> resize(const ChainFixture& fixture, const Resizing& each, bool shrink, Operation& operation) {
+  return resize_image(fixture.top(),
+                      {.size = each.size,
+                       .shrink = shrink,
+                       .preallocation = each.preallocation,
+                       .format = format_from_name(fixture.top_format())},
+                      operation.context);
+}
+
 std::uint64_t file_size(const std::string& path) { return std::filesystem::file_size(path); }
 
 }  // namespace
@@ -120,7 +150,8 @@ TEST_CASE("I34: a disk that grew reads as before, and zeros behind, whatever it 
     const ChainFixture fixture(each.layers);
     const std::string before = fixture.bytes_of_top();
     const std::string kept = kept_bytes(fixture, each);
-    const Result<ImageInfo> result = resize(fixture, each.size, false);
+    Operation operation;
+    const Result<ImageInfo> result = resize(fixture, each, false, operation);
     require_ok(result);
     CHECK((kept_bytes(fixture, each) == kept));
     CHECK(result.value().virtual_bytes == each.size);
@@ -198,8 +229,8 @@ TEST_CASE("I34: shrinking without being asked to, and what cannot be resized, is
   const ChainFixture flat({raw_layer(1 << 20, {})});
   refused(mapped, {.size = 512}, ErrorCode::kInvalidArgument, "shrink: ");
   refused(flat, {.size = 512, .format = DiskFormat::kRaw}, ErrorCode::kInvalidArgument, "shrink: ");
-  refused(mapped, {.size = 2 << 20, .preallocation = Preallocation::kFull}, ErrorCode::kUnsupported, "'full'");
-  refused(mapped, {.size = 2 << 20, .preallocation = Preallocation::kFalloc}, ErrorCode::kUnsupported, "'falloc'");
+  refused(flat, {.size = 2 << 20, .preallocation = Preallocation::kMetadata, .format = DiskFormat::kRaw},
+          ErrorCode::kInvalidArgument, "no metadata");
   refused(flat, {.size = 512, .shrink = true, .preallocation = Preallocation::kFull, .format = DiskFormat::kRaw},
           ErrorCode::kInvalidArgument, "preallocation: ");
   for (const std::uint64_t huge : {~std::uint64_t{0}, std::uint64_t{1} << 63, (std::uint64_t{1} << 63) - 1}) {
@@ -211,19 +242,32 @@ TEST_CASE("I34: shrinking without being asked to, and what cannot be resized, is
   refused(old, {.size = 2 << 20}, ErrorCode::kUnsupported, "internal snapshots");
 }
 
-TEST_CASE("I34: a raw disk that grows with space behind it has that space") {
-  for (const Preallocation preallocation : {Preallocation::kFalloc, Preallocation::kFull}) {
-    const ChainFixture fixture({raw_layer(100 << 10, {"write -P 0x11 0 100k"})});
-    const std::string before = fixture.bytes_of_top();
-    Operation operation;
-    require_ok(resize_image(fixture.top(),
-                            {.size = 3 << 20, .preallocation = preallocation, .format = DiskFormat::kRaw},
-                            operation.context));
-    struct stat status = {};
-    REQUIRE(::stat(fixture.top().c_str(), &status) == 0);
-    CHECK(status.st_size == 3 << 20);
-    CHECK(status.st_blocks * 512 >= (3 << 20) - (100 << 10));
-    CHECK((fixture.bytes_of_top() == resized(before, 3 << 20)));
+TEST_CASE("I15 I34: a disk that grows with space behind it has that space, which a guest's writes then use") {
+  constexpr std::uint64_t kSmall = 100 << 10, kLarge = 3 << 20, kClusters = (kLarge - kSmall) / 65536 * 65536;
+  for (const bool raw : {true, false}) {
+    for (const Preallocation preallocation : {Preallocation::kMetadata, Preallocation::kFalloc, Preallocation::kFull}) {
+      if (raw && preallocation == Preallocation::kMetadata) continue;
+      const std::vector<std::string> writes = {"write -P 0x11 0 100k"};
+      const ChainFixture fixture({raw ? raw_layer(kSmall, writes) : qcow2_layer(kSmall, "", writes)});
+      const std::string before = fixture.bytes_of_top();
+      Operation operation;
+      require_ok(resize_image(
+          fixture.top(),
+          {.size = kLarge, .preallocation = preallocation, .format = format_from_name(fixture.top_format())},
+          operation.context));
+      struct stat status = {};
+      REQUIRE(::stat(fixture.top().c_str(), &status) == 0);
+      if (preallocation != Preallocation::kMetadata) {
+        CHECK(static_cast<std::uint64_t>(status.st_blocks) * 512 >= kClusters);
+      }
+      CHECK((fixture.bytes_of_top() == resized(before, kLarge)));
+      if (raw) continue;
+      fixture.require_sound(0, false, true);
+      ChainFixture::must(testing::qemu_io(fixture.top(), "qcow2", {"write -P 0x41 192k 2M"}));
+      struct stat written = {};
+      REQUIRE(::stat(fixture.top().c_str(), &written) == 0);
+      CHECK(written.st_size == status.st_size);
+    }
   }
 }
 
@@ -242,6 +286,7 @@ TEST_CASE("I34 I37: with the power cut at each write and sync in turn, a resized
         for (const Surviving surviving : testing::survivals(n)) {
           CAPTURE(each.what);
           CAPTURE(each.layers.back().options);
+          CAPTURE(static_cast<int>(each.preallocation));
           CAPTURE(n);
           CAPTURE(static_cast<int>(surviving));
           fixture.restore();
@@ -249,8 +294,7 @@ TEST_CASE("I34 I37: with the power cut at each write and sync in turn, a resized
           {
             Operation operation;
             fail_as_planned(operation, plan);
-            const Result<ImageInfo> result =
-                resize_image(fixture.top(), {.size = each.size, .shrink = shrink, .format = format}, operation.context);
+            const Result<ImageInfo> result = resize(fixture, each, shrink, operation);
             reached = plan.reached;
             REQUIRE(result.ok() == !reached);
           }
@@ -295,8 +339,7 @@ TEST_CASE("I38: a disk that runs full, or a sync that fails, while an image is r
           {
             Operation operation;
             fail_as_planned(operation, plan);
-            const Result<ImageInfo> result =
-                resize_image(fixture.top(), {.size = each.size, .shrink = shrink, .format = format}, operation.context);
+            const Result<ImageInfo> result = resize(fixture, each, shrink, operation);
             reached = plan.reached;
             REQUIRE(result.ok() == !reached);
             if (reached) REQUIRE(result.error().code == (full ? ErrorCode::kNoSpace : ErrorCode::kIo));

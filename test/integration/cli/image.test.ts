@@ -189,6 +189,11 @@ test('rebase, commit and resize do what qemu-img does, and say as much', async (
   await sameGuest('top.qcow2')
   await prepare('create', '-q', '-f', 'raw', 'plain.raw', '1M')
   await same('resize', '-f', 'raw', '--preallocation=falloc', 'plain.raw', '2M')
+  for (const mode of ['metadata', 'falloc', 'full', 'off'])
+    await same('resize', `--preallocation=${mode}`, 'top.qcow2', '+1M')
+  await sameGuest('top.qcow2')
+  await bothRefuse(1, 'resize', '-f', 'raw', '--preallocation=metadata', 'plain.raw', '3M')
+  await bothRefuse(1, 'resize', '--preallocation=some', 'top.qcow2', '+1M')
   const small = await run('resize', 'top.qcow2', '1M')
   for (const { code, stderr } of Object.values(small)) {
     expect(code).toBe(1)

@@ -70,6 +70,8 @@ test('measure: the same sizes', async () => {
   await bothRefuse(1, 'measure', '-O', 'qcow2', '-o', 'nonsense=1', 'base.qcow2')
   await bothRefuse(1, 'measure', '-O', 'qcow2', '-l', 'gone', 'base.qcow2')
   await bothRefuse(1, 'measure', '--size', '1G', 'base.raw')
+  await bothRefuse(1, 'measure', '--size', '1G', '-l', 'before')
+  await bothRefuse(1, 'measure', '--size', '1G', '-f', 'raw')
   await bothRefuse(1, 'measure')
 })
 

@@ -173,7 +173,8 @@ class Sequence {
     const shorter = [sectors(size), WHOLE, 2 * WHOLE].filter((bytes) => bytes > 0 && bytes < size)
     if (!grow && shorter.length === 0) return
     const to = grow ? size + sectors(1500 * KIB) : this.#pick(shorter)
-    await this.#both('resize', ...(grow ? [] : ['--shrink']), name, String(to))
+    const space = this.#pick(['off', 'off', 'metadata', 'falloc', 'full'])
+    await this.#both('resize', grow ? `--preallocation=${space}` : '--shrink', name, String(to))
     await this.#readSize()
   }
 

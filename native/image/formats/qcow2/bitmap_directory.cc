@@ -5,8 +5,8 @@ namespace sluicebox::image::qcow2 {
 namespace {
 
 constexpr std::uint32_t kInUse = 1u << 0, kAuto = 1u << 1;
-constexpr unsigned kMinGranularityBits = 9, kMaxGranularityBits = 31;  // what QEMU reads
-constexpr std::uint64_t kMaxDirectoryRead = 16u << 20;
+constexpr unsigned kMaxGranularityBits = 63;
+constexpr std::uint64_t kMaxDirectoryShown = 16u << 20;
 
 Status add_bitmap(const ImageState& image, std::uint64_t table_at, std::uint64_t entries,
                   std::vector<HostRange>& ranges) {
@@ -40,9 +40,6 @@ Result<std::vector<Entry>> read_entries(const ImageState& image, const BitmapDir
   if (!image.in_file(directory.offset, directory.bytes)) {
     return image.corrupt("the bitmap directory is not inside the file", directory.offset);
   }
-  if (directory.bytes > kMaxDirectoryRead) {
-    return Error(ErrorCode::kUnsupported, "the bitmap directory is larger than 16 MiB");
-  }
   std::vector<std::byte> raw(directory.bytes);
   TRY(read_exact(image.file, directory.offset, raw, "the bitmap directory"));
   std::vector<Entry> entries;
@@ -59,7 +56,7 @@ Result<std::vector<Entry>> read_entries(const ImageState& image, const BitmapDir
     if (raw.size() - at < used) {
       return image.corrupt("the bitmap directory ends inside an entry", directory.offset + at);
     }
-    if (granularity_bits < kMinGranularityBits || granularity_bits > kMaxGranularityBits) {
+    if (granularity_bits > kMaxGranularityBits) {
       return image.corrupt("a bitmap's granularity is impossible", directory.offset + at);
     }
     const std::uint32_t flags = load_be32(entry + 12);
@@ -83,6 +80,9 @@ Result<std::vector<PersistentBitmap>> read_bitmaps(const ImageState& image) {
   std::vector<PersistentBitmap> bitmaps;
   const auto directory = TRY(image.header.bitmaps());
   if (!directory || (image.header.autoclear & kAutoclearBitmaps) == 0) return bitmaps;
+  if (directory->bytes > kMaxDirectoryShown) {
+    return Error(ErrorCode::kUnsupported, "the bitmap directory is larger than 16 MiB").on(image.file.path());
+  }
   for (Entry& entry : TRY(read_entries(image, *directory))) bitmaps.push_back(std::move(entry.bitmap));
   return bitmaps;
 }

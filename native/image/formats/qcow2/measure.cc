@@ -1,5 +1,6 @@
 #include "image/formats/qcow2/measure.h"
 
+#include <algorithm>
 #include <limits>
 #include <string>
 
@@ -45,8 +46,9 @@ std::uint64_t measure_bitmaps(const Geometry& geometry, std::uint64_t disk_bytes
   const auto in_clusters = [&](std::uint64_t bytes) { return geometry.clusters_for(bytes) << geometry.cluster_bits; };
   std::uint64_t bytes = 0, directory = 0;
   for (const PersistentBitmap& bitmap : bitmaps) {
+    // No bitmap is larger, and the directory's length bounds how many there are.
     const std::uint64_t bits = div_round_up(disk_bytes, bitmap.granularity);
-    const std::uint64_t clusters = geometry.clusters_for(div_round_up(bits, 8));
+    const std::uint64_t clusters = geometry.clusters_for(std::min(div_round_up(bits, 8), kMaxBitmapBytes));
     bytes += (clusters << geometry.cluster_bits) + in_clusters(clusters * 8);
     directory += div_round_up(kBitmapEntryBytes + bitmap.name.size(), 8) * 8;
   }

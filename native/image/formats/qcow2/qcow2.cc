@@ -71,6 +71,7 @@ class Qcow2Block final : public Block {
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
   Status preallocate(ProgressSink& progress, const CancelToken& cancel);
+  Status allocate(std::uint64_t offset, const CancelToken& cancel) override;
 
  private:
   Status repair_unclean(ProgressSink& progress, const CancelToken& cancel);
@@ -330,7 +331,20 @@ Status Qcow2Block::preallocate(ProgressSink& progress, const CancelToken& cancel
   if (std::any_of(image_->l1.begin(), image_->l1.end(), [](std::uint64_t entry) { return entry != 0; })) {
     return Error(ErrorCode::kInvalidArgument, "preallocation needs an empty image").on(image_->file.path());
   }
-  return writer_->preallocate(progress, cancel);
+  return writer_->preallocate({.end = image_->geometry().clusters_for(size())}, progress, cancel);
+}
+
+// What is in a cluster with something else is written; the others are mapped.
+Status Qcow2Block::allocate(std::uint64_t offset, const CancelToken& cancel) {
+  TRY(writable(0, 0));
+  const Geometry& geometry = image_->geometry();
+  const std::uint64_t first = geometry.clusters_for(offset);
+  const std::uint64_t begin = std::min(first << geometry.cluster_bits, size());
+  const std::uint64_t unit = checked_align_up(offset, geometry.unit()).value_or(begin);
+  if (begin > unit) TRY(write(unit, std::vector<std::byte>(begin - unit)));
+  NoProgress silent;
+  return writer_->preallocate({.begin = first, .end = geometry.clusters_for(size()), .data = geometry.all_units()},
+                              silent, cancel);
 }
 
 // The checker works on the file: what waits in memory is flushed first, and what it repaired is read anew.

@@ -199,32 +199,45 @@ Status Writer::write_zeros(std::uint64_t offset, std::uint64_t length) {
   return {};
 }
 
-Status Writer::preallocate(ProgressSink& progress, const CancelToken& cancel) {
+Status Writer::preallocate(const FreshClusters& fresh, ProgressSink& progress, const CancelToken& cancel) {
   TRY(prepare());
   const Geometry& geometry = image_.geometry();
   allocator_.skip_to_file_end();
-  const std::uint64_t clusters = geometry.clusters_for(image_.header.size);
-  for (std::uint64_t at = 0; at < clusters;) {
+  for (std::uint64_t at = fresh.begin; at < fresh.end;) {
     TRY(cancel.check());
-    progress.report({.phase = "metadata", .done = at, .total = clusters, .unit = ProgressUnit::kClusters});
+    progress.report({.phase = "metadata",
+                     .done = at - fresh.begin,
+                     .total = fresh.end - fresh.begin,
+                     .unit = ProgressUnit::kClusters});
     auto table = table_for(at / geometry.l2_entries());
     if (!table.ok()) return guarded(std::move(table).error());
     const std::uint64_t index = at % geometry.l2_entries();
-    const std::uint64_t most = std::min(clusters - at, geometry.l2_entries() - index);
-    auto run = allocator_.allocate(most);
+    const std::uint64_t most = std::min(fresh.end - at, geometry.l2_entries() - index);
+    const std::uint64_t without = TRY(entries_without_cluster(**table, index, most));
+    if (without == 0) {
+      ++at;
+      continue;
+    }
+    auto run = allocator_.allocate(without);
     if (!run.ok()) return guarded(std::move(run).error());
     const std::uint64_t run_end = run->offset + (run->clusters << geometry.cluster_bits);
     // The file grows with its clusters, so that each of them is inside it whenever a pointer is flushed.
     TRY(guarded(image_.file.truncate(std::max(image_.file_end, run_end))));
     image_.file_end = std::max(image_.file_end, run_end);
-    // Where entries can tell, no unit of them is in use yet.
     for (std::uint64_t i = 0; i < run->clusters; ++i) {
-      set_entry(**table, index + i, own_cluster(run->offset + (i << geometry.cluster_bits), 0));
+      set_entry(**table, index + i, own_cluster(run->offset + (i << geometry.cluster_bits), fresh.data));
     }
     at += run->clusters;
     TRY(relieve());
   }
   return flush();
+}
+
+Result<std::uint64_t> Writer::entries_without_cluster(const CachedTable& table, std::uint64_t first,
+                                                      std::uint64_t most) const {
+  std::uint64_t count = 0;
+  while (count < most && TRY(entry_at(table, first + count)).host == 0) ++count;
+  return count;
 }
 
 Result<L2Entry> Writer::entry_at(const CachedTable& table, std::uint64_t index) const {

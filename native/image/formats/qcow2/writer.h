@@ -40,8 +40,13 @@ class Writer {
   Status write_zeros(std::uint64_t offset, std::uint64_t length);
   // One cluster, as the stream that inflates to it.
   Status write_packed(std::uint64_t offset, Bytes stream);
-  // Maps every cluster of an image that has none to fresh clusters, which read as zeros.
-  Status preallocate(ProgressSink& progress, const CancelToken& cancel);
+  // Maps those of these clusters of the disk that have none to fresh ones at the end of the file, which read as zeros.
+  // `data`: their units that are in use from now on, where entries can tell.
+  struct FreshClusters {
+    std::uint64_t begin = 0, end = 0;
+    std::uint32_t data = 0;
+  };
+  Status preallocate(const FreshClusters& fresh, ProgressSink& progress, const CancelToken& cancel);
   // Room for a disk of so many bytes: an L1 table for it, and nothing mapped behind the present end. The disk stays as
   // large as it is, and write() and write_zeros() may reach to where it is to end.
   Status make_room(std::uint64_t disk_bytes);
@@ -89,6 +94,8 @@ class Writer {
   std::uint64_t entry_offset(const CachedTable& table, std::uint64_t index) const {
     return table.offset() + index * image_.geometry().l2_entry_bytes();
   }
+  Result<std::uint64_t> entries_without_cluster(const CachedTable& table, std::uint64_t first,
+                                                std::uint64_t most) const;
   static L2Entry own_cluster(std::uint64_t host, std::uint32_t data) {
     return {.host = host, .data = data, .copied = true};
   }
