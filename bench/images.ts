@@ -3,14 +3,16 @@
 import { execFile } from 'node:child_process'
 import { rmSync } from 'node:fs'
 import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
 import { promisify } from 'node:util'
 import { type ConvertOptions, Runtime } from 'sluicebox'
 import { makeComb, makeRaw } from './images/disks.js'
-import { alternate, type Figure, type Goal, judge, speed, spread } from './measure.js'
+import { alternate, cost, type Figure, type Goal, judge, speed, spread } from './measure.js'
 import { moves } from './rebase.js'
 import { inFolder } from './support/folder.js'
 
 const run = promisify(execFile)
+const command = fileURLToPath(new URL('cli/main.js', import.meta.resolve('sluicebox')))
 const CALLS = 10
 const PLAIN_MIB = 512
 const PACKED_MIB = 128
@@ -45,6 +47,11 @@ async function small({ runtime, rounds, file }: Bench): Promise<Figure[]> {
     () => repeat(() => runtime.images.info(path)),
     () => repeat(async () => JSON.parse((await run('qemu-img', ['info', '--output=json', path])).stdout)),
   )
+  const shell = await timesOf(
+    rounds,
+    () => repeat(() => run(process.execPath, [command, 'image', 'info', '--output=json', path])),
+    () => repeat(() => run('qemu-img', ['info', '--output=json', path])),
+  )
   const made = file('made.qcow2')
   const create = await timesOf(
     rounds,
@@ -53,6 +60,11 @@ async function small({ runtime, rounds, file }: Bench): Promise<Figure[]> {
   )
   return [
     figure('images.info_in_process', '>= 20', 'a spawn of qemu-img info, its JSON parsed', info),
+    cost(
+      { name: 'images.info_cli', unit, peer: 'qemu-img info', goal: '<= 15' },
+      spread(shell.ours, 'ms'),
+      spread(shell.theirs, 'ms'),
+    ),
     figure('images.create', '>= 5', 'a spawn of qemu-img create, which flushes nothing', create),
   ]
 }
@@ -64,6 +76,7 @@ async function plainConversions(bench: Bench): Promise<Figure[]> {
   const there = await conversion(bench, raw, 'raw', { format: 'qcow2' })
   await runtime.images.convert(raw, qcow2, { format: 'qcow2', sourceFormat: 'raw' })
   const back = await conversion(bench, qcow2, 'qcow2', { format: 'raw' })
+  const vhdx = await conversion(bench, raw, 'raw', { format: 'vhdx' })
   const compare = await timesOf(
     rounds,
     async () => {
@@ -78,6 +91,7 @@ async function plainConversions(bench: Bench): Promise<Figure[]> {
   return [
     figure('images.convert_raw_qcow2', '>= 1.2', 'qemu-img convert -t writeback', there),
     figure('images.convert_qcow2_raw', '>= 1.2', 'qemu-img convert -t writeback', back),
+    figure('images.convert_vhdx', '>= 1.2', 'qemu-img convert -t writeback, of raw', vhdx),
     figure('images.compare', '>= 1.5', 'qemu-img compare', compare),
     peak,
   ]
@@ -91,12 +105,14 @@ async function packedConversions(bench: Bench): Promise<Figure[]> {
   const compress: ConvertOptions = { format: 'qcow2', compress: true }
   const ofText = await conversion(bench, text, 'raw', compress)
   const ofHalf = await conversion(bench, half, 'raw', compress)
+  const stream = await conversion(bench, text, 'raw', { format: 'vmdk', subformat: 'streamOptimized' })
   await runtime.images.convert(text, packed, { ...compress, sourceFormat: 'raw' })
   const unpack = await conversion(bench, packed, 'qcow2', { format: 'raw' })
   for (const path of [text, half, packed]) rmSync(path)
   return [
     figure('images.convert_compress', '>= 1.7', 'qemu-img convert -c -t writeback, text', ofText),
     figure('images.convert_compress_half', '>= 3', 'qemu-img convert -c -t writeback, half of it random', ofHalf),
+    figure('images.convert_vmdk_stream', '>= 1.2', 'qemu-img convert -t writeback, text', stream),
     figure('images.convert_decompress', '>= 2', 'qemu-img convert -t writeback, compressed text', unpack),
   ]
 }
@@ -109,7 +125,9 @@ async function conversion(
   options: ConvertOptions,
 ): Promise<Times> {
   const [mine, theirs] = [file('mine'), file('theirs')]
-  const flags = ['-t', 'writeback', ...(options.compress ? ['-c'] : []), '-f', sourceFormat, '-O', options.format]
+  const kind = options.format === 'vmdk' ? ['-o', `subformat=${options.subformat}`] : []
+  const packed = options.compress ? ['-c'] : []
+  const flags = ['-t', 'writeback', ...packed, '-f', sourceFormat, '-O', options.format, ...kind]
   const clear = async (target: string): Promise<void> => {
     rmSync(target, { force: true })
     await run('sync')

@@ -114,7 +114,7 @@ function nativeSuite(rule) {
   // "Q1:" or "Q1," but not "Q12:".
   const { code, stdout } = capture(join(out, 'native_tests'), [`--test-case=${rule}:*,${rule}\\,*,* ${rule}:*`], {
     cwd: folder,
-    timeout: 120_000,
+    timeout: 600_000,
   })
   const ran = Number(/test cases:\s+(\d+)/.exec(stdout)?.[1] ?? 0)
   if (ran === 0 && code === 0) return 'no native test names it'
