@@ -35,6 +35,23 @@ export type ImageOp =
   | 'measure'
   | 'snapshot'
 
+/** The options of qcow2 images; raw ones have `preallocation` too. */
+export interface Qcow2Options {
+  /** 512 to 2M, a power of two. Default 64K. */
+  clusterSize?: Size
+  /** Default '1.1'; '0.10' is version 2 of the format. */
+  compat?: '0.10' | '1.1'
+  /** Default 16, the only one that '0.10' has. */
+  refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
+  /** Default false. */
+  lazyRefcounts?: boolean
+  /** Keep track of each cluster in 32 parts, which are allocated, zeroed and copied one by one. Default false; clusters are 16K or more, and not every reader knows it. */
+  extendedL2?: boolean
+  /** How clusters are compressed, by convert() or by others later. Default 'zlib'; 'zstd' needs compat '1.1', and not every reader knows it. */
+  compression?: 'zlib' | 'zstd'
+  /** Default 'off'. */
+  preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
+}
 export type ImageCreateOptions = {
   /** What the guest sees. Default: the backing's size; required without one. */
   size?: Size
@@ -46,23 +63,7 @@ export type ImageCreateOptions = {
    */
   backing?: { path: string; format: DiskFormat }
 } & (
-  | {
-      format: 'qcow2'
-      /** 512 to 2M, a power of two. Default 64K. */
-      clusterSize?: Size
-      /** Default '1.1'; '0.10' is version 2 of the format. */
-      compat?: '0.10' | '1.1'
-      /** Default 16, the only one that '0.10' has. */
-      refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
-      /** Default false. */
-      lazyRefcounts?: boolean
-      /** Keep track of each cluster in 32 parts, which are allocated, zeroed and copied one by one. Default false; clusters are 16K or more, and not every reader knows it. */
-      extendedL2?: boolean
-      /** How clusters are compressed, by convert() or by others later. Default 'zlib'; 'zstd' needs compat '1.1', and not every reader knows it. */
-      compression?: 'zlib' | 'zstd'
-      /** Default 'off'. */
-      preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
-    }
+  | ({ format: 'qcow2' } & Qcow2Options)
   | {
       format: 'vmdk'
       /**
@@ -281,16 +282,9 @@ export type MeasureOptions = Cancellable &
       }
   )
 /** What the file would be like: the options of create(), with their defaults. */
-export interface MeasureTarget {
-  /** Raw or qcow2: UNSUPPORTED for others. All but `preallocation` are options of qcow2. */
+export interface MeasureTarget extends Qcow2Options {
+  /** Raw or qcow2: UNSUPPORTED for others. Of the options, raw has `preallocation`. */
   format: DiskFormat
-  clusterSize?: Size
-  compat?: '0.10' | '1.1'
-  refcountBits?: 1 | 2 | 4 | 8 | 16 | 32 | 64
-  lazyRefcounts?: boolean
-  extendedL2?: boolean
-  compression?: 'zlib' | 'zstd'
-  preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
   /** It is not opened: nobody knows how much of the source is in there already, and it is supposed that nothing is. */
   backing?: { path: string; format: DiskFormat }
 }

@@ -73,6 +73,7 @@ export type {
   OpenOptions,
   Progress,
   Progressive,
+  Qcow2Options,
   RebaseOptions,
   RebaseResult,
   ResizeOptions,

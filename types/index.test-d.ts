@@ -62,7 +62,11 @@ expectType<Promise<MeasureResult>>(runtime.images.measure({ source: 'a', format:
 expectType<Promise<MeasureResult>>(runtime.images.measure({ size: '1G', format: 'raw' }))
 expectError(runtime.images.measure({ format: 'raw' }))
 expectError(runtime.images.resize('a'))
-expectError(runtime.images.resize('a', '20G', { preallocation: 'metadata' }))
+expectType<Promise<ImageInfo>>(runtime.images.resize('a', '20G', { preallocation: 'metadata' }))
+expectError(runtime.images.resize('a', '20G', { preallocation: 'some' }))
+expectType<Promise<MeasureResult>>(
+  runtime.images.measure({ source: 'a', snapshot: 'b', format: 'qcow2', clusterSize: '4K', preallocation: 'full' }),
+)
 expectError(runtime.images.commit('a', { into: null }))
 expectError(runtime.rebase('a', {}))
 expectError(runtime.rebase('a', { backing: 'b', mode: 'quick' }))
