@@ -117,7 +117,7 @@ test('B5: replace spares a box that another owner runs, also where it is open', 
 })
 
 test('B5: calls with reuse in one runtime, at once, get one box', async () => {
-  const runtime = openRuntime()
+  const runtime = openRuntime({ home: makeFolder()('home') })
   const ask = () => runtime.create({ name: 'web', ifExists: 'reuse' })
   const [box] = await Promise.all([ask()])
   for (const prepare of [() => box?.remove({ force: true }), () => undefined, () => undefined]) {
@@ -130,7 +130,7 @@ test('B5: calls with reuse in one runtime, at once, get one box', async () => {
 })
 
 test('B5: reuse gets a box that is started here while it is looked for', async () => {
-  const runtime = openRuntime()
+  const runtime = openRuntime({ home: makeFolder()('home') })
   const box = await runtime.create({ name: 'web' })
   for (let round = 0; round < 10; round++) {
     await box.stop()

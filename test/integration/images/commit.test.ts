@@ -82,7 +82,7 @@ test.each(['raw', 'qcow2'] as const)(
 test('I33: a base that cannot grow is IMAGE_TOO_SMALL; no backing, a stranger, snapshots and raw are refused as well', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()
-  await qemuImg('create', '-q', '-f', 'qcow2', folder('base'), '1M')
+  await qemuImg('create', '-q', '-f', 'qcow2', '-o', 'compat=0.10', folder('base'), '1M')
   await qemuImg('snapshot', '-c', 'one', folder('base'))
   await qemuImg('create', '-q', '-f', 'qcow2', '-b', 'base', '-F', 'qcow2', folder('top'), '2M')
   await images.create(folder('stranger'), { format: 'qcow2', size: '4M' })
