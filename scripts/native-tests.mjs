@@ -45,6 +45,6 @@ async function shard(args) {
   }
   const [code, signal] = await once(child, 'close')
   console.log(text)
-  if (signal) console.error(`native_tests ${args.join(' ')} ended by ${signal}`)
+  if (code !== 0) console.log(`native_tests ${args.join(' ')} ended with ${signal ?? code}`)
   return code ?? 1
 }

@@ -38,7 +38,7 @@ const failures = []
 for (const [title, [program, ...args], count] of steps) {
   console.log(`\n== ${title}`)
   const started = performance.now()
-  const { status, stdout } = spawnSync(program, args, {
+  const { status, signal, error, stdout } = spawnSync(program, args, {
     cwd: root,
     stdio: ['ignore', 'pipe', 'inherit'],
     encoding: 'utf8',
@@ -47,7 +47,10 @@ for (const [title, [program, ...args], count] of steps) {
   process.stdout.write(stdout ?? '')
   const counted = count(status ?? 1, stdout ?? '')
   // A crash may leave a summary that says all is well, or none at all.
-  if (status !== 0 && counted.failed === 0) counted.failed = 1
+  if (status !== 0 && counted.failed === 0) {
+    counted.failed = 1
+    console.log(`${title} ended with ${signal ?? status}${error ? `: ${error.message}` : ''}, and no test said why`)
+  }
   total.passed += counted.passed
   total.failed += counted.failed
   if (counted.failed > 0) failures.push(title)
