@@ -1,6 +1,7 @@
 #include "addon/image_work.h"
 
 #include <algorithm>
+#include <string>
 #include <utility>
 #include <variant>
 #include <vector>
@@ -35,28 +36,21 @@ std::string our_name(const std::string& recorded) {
 
 // ---------- results ----------
 template <typename Value>
-Napi::Value scalar_value(Napi::Env env, const Value& value) {
-  if (const bool* flag = std::get_if<bool>(&value)) return Napi::Boolean::New(env, *flag);
-  if (const auto* count = std::get_if<std::uint64_t>(&value)) return number(env, *count);
-  if constexpr (std::is_same_v<Value, image::SpecificScalar>) {
-    if (const auto* words = std::get_if<std::vector<std::string>>(&value)) {
-      Napi::Array array = Napi::Array::New(env, words->size());
-      for (std::uint32_t i = 0; i < words->size(); ++i) array.Set(i, (*words)[i]);
-      return array;
-    }
+Napi::Value specific_value(Napi::Env env, const std::vector<Value>& values);
+Napi::Value specific_value(Napi::Env env, bool value) { return Napi::Boolean::New(env, value); }
+Napi::Value specific_value(Napi::Env env, std::uint64_t value) { return number(env, value); }
+Napi::Value specific_value(Napi::Env env, const std::string& value) { return Napi::String::New(env, value); }
+Napi::Value specific_value(Napi::Env env, const image::SpecificObject& value) {
+  Napi::Object object = Napi::Object::New(env);
+  for (const auto& [name, each] : value) {
+    object.Set(name, std::visit([&](const auto& scalar) { return specific_value(env, scalar); }, each));
   }
-  return Napi::String::New(env, std::get<std::string>(value));
+  return object;
 }
-
-Napi::Value specific_value(Napi::Env env, const image::SpecificValue& entry) {
-  const auto* objects = std::get_if<std::vector<image::SpecificObject>>(&entry.value);
-  if (objects == nullptr) return scalar_value(env, entry.value);
-  Napi::Array array = Napi::Array::New(env, objects->size());
-  for (std::uint32_t i = 0; i < objects->size(); ++i) {
-    Napi::Object object = Napi::Object::New(env);
-    for (const auto& [name, value] : (*objects)[i]) object.Set(name, scalar_value(env, value));
-    array.Set(i, object);
-  }
+template <typename Value>
+Napi::Value specific_value(Napi::Env env, const std::vector<Value>& values) {
+  Napi::Array array = Napi::Array::New(env, values.size());
+  for (std::uint32_t i = 0; i < values.size(); ++i) array.Set(i, specific_value(env, values[i]));
   return array;
 }
 
@@ -103,7 +97,9 @@ Napi::Value to_js(Napi::Env env, const image::ImageInfo& info) {
   object.Set("encrypted", info.layer.encrypted);
   object.Set("snapshots", snapshots_to_js(env, info.layer.snapshots));
   Napi::Object specific = Napi::Object::New(env);
-  for (const image::SpecificValue& entry : info.layer.specific) specific.Set(entry.name, specific_value(env, entry));
+  for (const auto& [name, value] : info.layer.specific) {
+    specific.Set(name, std::visit([&](const auto& each) { return specific_value(env, each); }, value));
+  }
   object.Set("specific", specific);
   return object;
 }

@@ -59,7 +59,7 @@ class Box final : public std::enable_shared_from_this<Box> {
 
   // `state`: kStopped for one that was found as it stands, else kCreated.
   Box(std::shared_ptr<Reactor> reactor, std::shared_ptr<Engine> engine, std::shared_ptr<const Home> home,
-      BoxRecord record, State state = State::kCreated);
+      BoxRecord record, State state);
   ~Box();
   Box(const Box&) = delete;
   Box& operator=(const Box&) = delete;

@@ -27,6 +27,7 @@
 #include "base/progress.h"
 #include "base/result.h"
 #include "image/disk_format.h"
+#include "image/persistent_bitmap.h"
 
 namespace sluicebox::image {
 
@@ -82,14 +83,6 @@ struct InternalSnapshot {
   std::uint64_t vm_state_bytes = 0;
   std::uint64_t vm_clock_ns = 0;
   std::optional<std::uint64_t> icount = std::nullopt;  // instructions executed; absent: nobody counted
-};
-
-// A bitmap of a disk's changed parts that an image keeps for its programs.
-struct PersistentBitmap {
-  std::string name;
-  std::uint64_t granularity = 0;  // bytes of the disk that one bit stands for
-  bool in_use = false;            // nobody has written it down since it changed: it means nothing
-  bool automatic = false;         // whoever writes to the disk keeps it
 };
 
 // What `info` shows of one layer beyond size and backing. Format-specific values travel as name and value.

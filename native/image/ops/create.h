@@ -55,8 +55,6 @@ struct VhdxCreate {
   std::uint64_t log_size = 1u << 20;
   static constexpr Preallocation preallocation = Preallocation::kOff;
 };
-// As the format plans such a file, without a backing.
-qcow2::PlanOptions plan_options(const Qcow2Create& format, std::uint64_t size);
 struct CreateOptions {
   std::optional<std::uint64_t> size = std::nullopt;  // absent: the backing's
   bool overwrite = false;
@@ -71,6 +69,9 @@ struct NewContent {
   // `disk_bytes`: of the new image. `backing`: what it stands on.
   std::function<Status(ConvertTarget& target, std::uint64_t disk_bytes, const std::vector<Layer>& backing)> write;
 };
+
+// As the format plans such a file, without a backing.
+qcow2::PlanOptions plan_options(const Qcow2Create& format, std::uint64_t size);
 
 // `content`: absent, there is none.
 Result<ImageInfo> create_image(const std::string& path, const CreateOptions& options, OperationContext& context,

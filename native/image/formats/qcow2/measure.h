@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "base/result.h"
-#include "image/block.h"
 #include "image/formats/qcow2/layout.h"
+#include "image/persistent_bitmap.h"
 
 namespace sluicebox::image::qcow2 {
 
