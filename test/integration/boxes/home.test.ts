@@ -119,13 +119,13 @@ test('B5: replace spares a box that another owner runs, also where it is open', 
 test('B5: calls with reuse in one runtime, at once, get one box', async () => {
   const runtime = openRuntime({ home: makeFolder()('home') })
   const ask = () => runtime.create({ name: 'web', ifExists: 'reuse' })
-  const [box] = await Promise.all([ask()])
-  for (const prepare of [() => box?.remove({ force: true }), () => undefined, () => undefined]) {
-    await prepare()
+  // It is made, then started, then made anew.
+  for (const end of ['stop', 'remove', 'stop'] as const) {
     const boxes = await Promise.all([ask(), ask(), ask()])
+    const [box] = boxes
     expect(new Set(boxes).size).toBe(1)
-    expect(boxes[0]?.state).toBe('running')
-    await boxes[0]?.stop()
+    expect(box.state).toBe('running')
+    await box[end]({ force: true })
   }
 })
 
