@@ -14,6 +14,7 @@ import {
 import { tmpdir } from 'node:os'
 import { join, sep } from 'node:path'
 import { bin, capture, root } from './shell.mjs'
+import { failuresOf } from './vitest-verdict.mjs'
 
 /** Files under these are the suites that run twice. */
 export const boxSuites = [
@@ -52,6 +53,10 @@ export function countBoxSuites(reportFile, folder) {
   return counted
 }
 
+function failuresIn(reportFile) {
+  return existsSync(reportFile) ? failuresOf(JSON.parse(readFileSync(reportFile, 'utf8'))) : ['it left no report']
+}
+
 /** Runs the box suites as a user that exists nowhere else; gives its uid, the exit code and the counts. */
 export function runAsOrdinaryUser() {
   const uid = freeUid()
@@ -82,8 +87,8 @@ export function runAsOrdinaryUser() {
     )
     process.stdout.write(stdout)
     process.stderr.write(stderr)
-    const counted = countBoxSuites(join(place, 'tmp/report.json'), folder)
-    return { uid, code, ...counted }
+    const report = join(place, 'tmp/report.json')
+    return { uid, code, ...countBoxSuites(report, folder), told: failuresIn(report) }
   } finally {
     rmSync(place, { recursive: true, force: true })
   }

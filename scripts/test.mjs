@@ -1,10 +1,11 @@
-// npm test: every check there is, in order of what fails fastest; ends with one line "N passed, N failed".
+// npm test: every check there is, in order of what fails fastest; ends with what failed, and one line "N passed, N failed".
 import { spawnSync } from 'node:child_process'
 import { mkdirSync, readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { countBoxSuites, runAsOrdinaryUser } from './box-suites.mjs'
 import { missingForMachines } from './machines-here.mjs'
 import { bin, root } from './shell.mjs'
+import { failuresOf } from './vitest-verdict.mjs'
 
 const script = (name, ...args) => [process.execPath, join(root, 'scripts', name), ...args]
 const vitestReport = join(root, 'build/vitest.json')
@@ -34,6 +35,7 @@ const steps = [
 ]
 
 const total = { passed: 0, failed: 0 }
+// [title, a text for each failure]
 const failures = []
 for (const [title, [program, ...args], count] of steps) {
   console.log(`\n== ${title}`)
@@ -49,17 +51,20 @@ for (const [title, [program, ...args], count] of steps) {
   // A crash may leave a summary that says all is well, or none at all.
   if (status !== 0 && counted.failed === 0) {
     counted.failed = 1
-    console.log(`${title} ended with ${signal ?? status}${error ? `: ${error.message}` : ''}, and no test said why`)
+    counted.told = [`ended with ${signal ?? status}${error ? `: ${error.message}` : ''}, and no test said why`]
   }
   total.passed += counted.passed
   total.failed += counted.failed
-  if (counted.failed > 0) failures.push(title)
+  if (counted.failed > 0) failures.push([title, counted.told])
   console.log(
     `-- ${title}: ${counted.passed} passed, ${counted.failed} failed (${((performance.now() - started) / 1000).toFixed(0)} s)`,
   )
 }
 boxSuitesTwice(await missingForMachines())
-if (failures.length > 0) console.log(`\nfailed: ${failures.join('; ')}`)
+for (const [title, told] of failures) {
+  console.log(`\n== failed: ${title}`)
+  for (const text of told) console.log(`\n${text.split('\n').slice(0, 40).join('\n')}`)
+}
 console.log(`\n${total.passed} passed, ${total.failed} failed`)
 process.exit(total.failed > 0 ? 1 : 0)
 
@@ -72,10 +77,13 @@ function boxSuitesTwice(missingForMachines) {
   if (isRoot) {
     console.log('\n== box suites as an ordinary user')
     const there = runAsOrdinaryUser()
-    if (there.code !== 0 && there.failed === 0) there.failed = 1
+    if (there.code !== 0 && there.failed === 0) {
+      there.failed = 1
+      there.told = [`ended with ${there.code}, and no test said why`]
+    }
     total.passed += there.passed
     total.failed += there.failed
-    if (there.failed > 0) failures.push('box suites as an ordinary user')
+    if (there.failed > 0) failures.push(['box suites as an ordinary user', there.told])
     runs.push([`an ordinary user (uid ${there.uid})`, there])
   }
   console.log('')
@@ -87,27 +95,30 @@ function boxSuitesTwice(missingForMachines) {
     console.log(`box suites as ${who}: ${passed} passed, ${failed} failed, ${skipped} skipped (${transports})`)
     if (overPassed > 0 && overFramed > 0 && (inMachines > 0 || missingForMachines)) continue
     total.failed++
-    failures.push(`box suites as ${who}: none ran over one of the transports`)
+    failures.push([`box suites as ${who}`, ['none ran over one of the transports']])
   }
 }
 
-function one(code) {
-  return code === 0 ? { passed: 1, failed: 0 } : { passed: 0, failed: 1 }
+function one(code, text) {
+  if (code === 0) return { passed: 1, failed: 0, told: [] }
+  return { passed: 0, failed: 1, told: [`ended with ${code}\n${text.trimEnd().split('\n').slice(-30).join('\n')}`] }
 }
 
-/** One summary for each shard. */
-function doctest(_code, text) {
+/** One summary for each shard; a failed case is printed between lines of "=". */
+function doctest(code, text) {
   const summaries = [...text.matchAll(/test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g)]
-  if (summaries.length === 0) return { passed: 0, failed: 1 }
+  if (summaries.length === 0) return one(code || 1, text)
   const sum = (group) => summaries.reduce((total, match) => total + Number(match[group]), 0)
-  return { passed: sum(1), failed: sum(2) }
+  const told = text.split(/^={20,}$/m).filter((block) => /^TEST CASE:/m.test(block) && /ERROR:/.test(block))
+  return { passed: sum(1), failed: sum(2), told: told.map((block) => block.trim()) }
 }
 
-function vitest(_code, _text) {
+function vitest(code, text) {
   try {
     const report = JSON.parse(readFileSync(vitestReport, 'utf8'))
-    return { passed: report.numPassedTests, failed: report.numFailedTests + report.numFailedTestSuites }
+    const told = failuresOf(report)
+    return { passed: report.numPassedTests, failed: told.length, told }
   } catch {
-    return { passed: 0, failed: 1 }
+    return one(code || 1, text)
   }
 }

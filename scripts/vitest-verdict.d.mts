@@ -4,3 +4,16 @@ interface Report {
   }[]
 }
 export function verdictOf(report: Report, rule: string, exitCode: number): string
+interface WholeReport {
+  readonly testResults: readonly {
+    readonly name: string
+    readonly status: string
+    readonly message: string
+    readonly assertionResults: readonly {
+      readonly fullName: string
+      readonly status: string
+      readonly failureMessages: readonly string[]
+    }[]
+  }[]
+}
+export function failuresOf(report: WholeReport): string[]

@@ -1,6 +1,6 @@
-// What vitest's JSON report says of one rule: 'passed', 'failed', or in words why it says neither.
+// What vitest's JSON report says: of one rule, and of what failed.
 
-/** Only a failed test whose title names the rule has caught a mutant: a run also ends badly when it does not compile or is cut off. */
+/** 'passed', 'failed', or in words why it is neither. Only a failed test whose title names the rule has caught a mutant: a run also ends badly when it does not compile or is cut off. */
 export function verdictOf(report, rule, exitCode) {
   const named = new RegExp(`^([QHXSBIP]\\d+, )*${rule}[:,]`)
   const ran = report.testResults
@@ -9,4 +9,13 @@ export function verdictOf(report, rule, exitCode) {
   if (ran.some(({ status }) => status === 'failed')) return 'failed'
   if (ran.length === 0) return 'no vitest test that names it ran'
   return exitCode === 0 ? 'passed' : `vitest ended with ${exitCode}, and no test that names it failed`
+}
+
+/** A text for each failed test, and for each file that failed without one: where it is, and what it said. */
+export function failuresOf(report) {
+  return report.testResults.flatMap(({ name, status, message, assertionResults }) => {
+    const failed = assertionResults.filter((test) => test.status === 'failed')
+    if (status === 'failed' && failed.length === 0) return [`${name}\n${message}`]
+    return failed.map(({ fullName, failureMessages }) => `${name} > ${fullName}\n${failureMessages.join('\n')}`)
+  })
 }

@@ -1,6 +1,6 @@
-// What counts as a mutant that was caught.
+// What counts as a mutant that was caught, and what a run says of its failures.
 import { expect, test } from 'vitest'
-import { verdictOf } from '../../scripts/vitest-verdict.mjs'
+import { failuresOf, verdictOf } from '../../scripts/vitest-verdict.mjs'
 
 const report = (...tests: [title: string, status: string][]) => ({
   testResults: [{ assertionResults: tests.map(([title, status]) => ({ title, status })) }],
@@ -16,4 +16,15 @@ test.each([
   ['tests that were left out', report(['Q1: x', 'skipped']), 0, 'no vitest test that names it ran'],
 ] as const)('the verdict on %s', (_what, given, code, verdict) => {
   expect(verdictOf(given, 'Q1', code)).toMatch(verdict)
+})
+
+test('failures: each failed test, and each file that failed without one', () => {
+  const passed = { fullName: 'a b', status: 'passed', failureMessages: [] }
+  const failed = { fullName: 'a c', status: 'failed', failureMessages: ['expected 1 to be 2'] }
+  const testResults = [
+    { name: 'x.test.ts', status: 'failed', message: '', assertionResults: [passed, failed] },
+    { name: 'y.test.ts', status: 'failed', message: 'does not load', assertionResults: [] },
+    { name: 'z.test.ts', status: 'passed', message: '', assertionResults: [passed] },
+  ]
+  expect(failuresOf({ testResults })).toEqual(['x.test.ts > a c\nexpected 1 to be 2', 'y.test.ts\ndoes not load'])
 })
