@@ -8,7 +8,7 @@ import { makeFolder } from '../support/folder.js'
 import { asMachine, BOOT, needMachines, qemuOf } from '../support/machine.js'
 import { machineRoot } from '../support/machine-root.js'
 import { openRuntime } from '../support/producer.js'
-import { idsIn, leftOf, traceOf } from '../support/traces.js'
+import { idsIn, keeperOf, leftOf, traceOf } from '../support/traces.js'
 
 const SEED = Number(process.env.SLUICEBOX_TEST_SEED ?? Date.now() % 1_000_000)
 let state = SEED >>> 0
@@ -35,6 +35,7 @@ const owner = (turn: string) => `
   await box.shell('mkdir -p /data; echo bytes > /data/file; sync', { check: true })
   await box.snapshot('kept', { memory: true })
   console.log(box.id)
+  await lines.next()
   try {
     for (let n = 0; ; n++) { ${turn} }
   } catch {
@@ -57,6 +58,8 @@ test.each(names)(
     const victims = { owner: child.pid, keeper: trace.keeper.pid, QEMU: qemuOf({ id }).pid }
     const chosen = (['owner', 'keeper', 'QEMU'] as const)[Math.floor(random() * 3)] ?? 'owner'
     const why = `seed ${SEED}: ${chosen} in ${name}`
+    // What a restore replaces is seen by now.
+    child.tell('go')
     // When in the operation is what the test is about.
     await new Promise((resolve) => setTimeout(resolve, random() * 2500))
     try {
@@ -66,7 +69,11 @@ test.each(names)(
       process.kill(child.pid, 'SIGKILL')
     }
     await eventually(
-      () => leftOf(trace).filter((line) => line.startsWith('process')),
+      () => {
+        // The victim was on its way out, and the restore goes on.
+        if ((keeperOf(id)?.pid ?? trace.keeper.pid) !== trace.keeper.pid) child.kill()
+        return leftOf(trace).filter((line) => line.startsWith('process'))
+      },
       (left) => left.length === 0,
       `${why}: its processes to be gone`,
     )
