@@ -8,6 +8,11 @@ export type Size = number | `${number}${'K' | 'M' | 'G' | 'T'}`
 export interface Cancellable {
   signal?: AbortSignal
 }
+/** Of operations that only read. */
+export interface Sharing {
+  /** Read although another program writes it, without locks: what comes of it may be torn. Default false: IMAGE_LOCKED. */
+  shared?: boolean
+}
 export interface Progress<P extends string = string> {
   phase: P
   done: number
@@ -212,21 +217,35 @@ export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'alloca
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
 }
-/** What the target is to be like, and how it is made. Its size is the source's, or a larger one; with a backing, only what differs from that is written. */
-export type ConvertOptions = ImageCreateOptions & {
+/** What is converted, and how. */
+export interface ConvertSource extends Cancellable, Sharing, Progressive<'convert'> {
   /** The source's own format, where it must not be probed. */
   sourceFormat?: DiskFormat
   /** An internal snapshot of the source, by id or else by name: what it kept is converted. */
   snapshot?: string
-  /** Compress each cluster that gets smaller by it (qcow2). Default false. */
-  compress?: boolean
   /** Threads that read and compress, 1 to 16. Default: one a processor, up to 4. The file is the same whatever it is. */
   parallel?: number
   /** So many zeros, aligned, become a hole: a power of two from 512 to 2M. 0: everything is written. Default 4K. */
   sparseSize?: Size
-} & Cancellable &
-  Progressive<'convert'>
-export interface CompareOptions extends Cancellable, Progressive<'compare'> {
+}
+/** What the target is to be like, a new file. Its size is the source's, or a larger one; with a backing, only what differs from that is written. */
+export type ConvertOptions = ImageCreateOptions &
+  ConvertSource & {
+    /** Compress each cluster that gets smaller by it (qcow2). Default false. */
+    compress?: boolean
+  }
+/**
+ * The target is an image that is there already, or a block device: from its beginning on it is written over in place, and what lies behind
+ * the source's end stays. When this fails or is aborted it is sound, but not as before. IMAGE_TOO_SMALL if it is smaller than the source.
+ */
+export interface ConvertIntoOptions extends ConvertSource {
+  existing: true
+  /** The target's own format, where it must not be probed. */
+  format?: DiskFormat
+  /** You know that it reads as zeros: where the source does, nothing is written. Default false. */
+  targetIsZero?: boolean
+}
+export interface CompareOptions extends Cancellable, Sharing, Progressive<'compare'> {
   /** Disks of different sizes, or with different parts allocated, count as different too. Default false. */
   strict?: boolean
   /** The images' own formats, where they must not be probed. */
@@ -242,7 +261,7 @@ export interface CompareResult {
   /** `strict` found other parts allocated, from `firstDifference` on; the bytes before are the same. */
   allocationDiffers?: true
 }
-export interface MapOptions extends Cancellable {
+export interface MapOptions extends Cancellable, Sharing {
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
   /** In bytes. Default: the whole disk. */
@@ -275,6 +294,8 @@ export type MeasureOptions = Cancellable &
         sourceFormat?: DiskFormat
         /** One of its internal snapshots, by id or name: what that kept is measured. */
         snapshot?: string
+        /** As in Sharing, of the source. */
+        shared?: boolean
       }
     | {
         /** Of an empty disk. */
@@ -313,15 +334,12 @@ export interface Images {
    * @throws IMAGE_EXISTS, IMAGE_NOT_FOUND (the backing), IMAGE_CHAIN, INVALID_ARGUMENT, NO_SPACE
    */
   create(path: string, options: ImageCreateOptions & Cancellable & Progressive): Promise<ImageInfo>
-  /** Reads the header; with `chain`, those of its backing images too. `shared`: read although another program writes it; what it says may be torn. */
-  info(
-    path: string,
-    options?: { chain?: boolean; format?: DiskFormat; shared?: boolean } & Cancellable,
-  ): Promise<ImageInfo>
+  /** Reads the header; with `chain`, those of its backing images too. */
+  info(path: string, options?: { chain?: boolean; format?: DiskFormat } & Cancellable & Sharing): Promise<ImageInfo>
   /** Compares the image's reference counts with its metadata. Writes only what `repair` (default 'none') allows. */
   check(
     path: string,
-    options?: { repair?: 'none' | 'leaks' | 'all'; format?: DiskFormat } & Cancellable & Progressive,
+    options?: { repair?: 'none' | 'leaks' | 'all'; format?: DiskFormat } & Cancellable & Sharing & Progressive,
   ): Promise<CheckReport>
   /** Moves an overlay to another backing image without changing what a guest reads from it. */
   rebase(path: string, options: RebaseOptions): Promise<RebaseResult>
@@ -344,6 +362,8 @@ export interface Images {
    * @throws IMAGE_EXISTS, IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT, INVALID_ARGUMENT, NO_SPACE
    */
   convert(source: string, target: string, options: ConvertOptions): Promise<ImageInfo>
+  /** Into an image that is there, in place. @throws also IMAGE_TOO_SMALL, UNSUPPORTED (compress) */
+  convert(source: string, target: string, options: ConvertIntoOptions): Promise<ImageInfo>
   /**
    * Whether a guest reads the same bytes from both images, with their chains. What both say is zero is not read.
    * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT

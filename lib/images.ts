@@ -8,6 +8,7 @@ import type {
   CommitResult,
   CompareOptions,
   CompareResult,
+  ConvertIntoOptions,
   ConvertOptions,
   ImageHandle,
   ImageInfo,
@@ -132,7 +133,7 @@ export class ImageOperations implements Images {
     return this.#submit('resize', 'images.resize', () => readResize(path, size, options), options, this.resize, toInfo)
   }
 
-  convert(source: string, target: string, options: ConvertOptions): Promise<ImageInfo> {
+  convert(source: string, target: string, options: ConvertOptions | ConvertIntoOptions): Promise<ImageInfo> {
     const read = () => readConvert(source, target, options)
     return this.#submit('convert', 'images.convert', read, options, this.convert, toInfo)
   }

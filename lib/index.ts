@@ -56,7 +56,9 @@ export type {
   CommitResult,
   CompareOptions,
   CompareResult,
+  ConvertIntoOptions,
   ConvertOptions,
+  ConvertSource,
   DiskFormat,
   ImageCreateOptions,
   ImageHandle,
@@ -77,6 +79,7 @@ export type {
   RebaseOptions,
   RebaseResult,
   ResizeOptions,
+  Sharing,
   Size,
   SnapshotsOptions,
 } from './image-types.js'

@@ -118,18 +118,32 @@ function readBacking(op: string, value: unknown): { path: string; format: DiskFo
 export function readConvert(source: unknown, target: unknown, value: unknown): object {
   const op = 'images.convert'
   const [path, made] = [readAbsolute(op, 'source', source), readAbsolute(op, 'target', target)]
-  const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize']
-  const image = readTarget(op, value, own)
+  const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize', 'existing', 'shared']
+  const image = readExisting(op, value, own) ?? { ...readTarget(op, value, own), existing: false }
   const options = value as Record<string, unknown>
   return {
     ...image,
     path,
     target: made,
     sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
     snapshot: options.snapshot === undefined ? undefined : readText(op, 'snapshot', options.snapshot),
     compress: readBoolean(op, 'compress', options.compress) ?? false,
     parallel: readInteger(op, 'parallel', options.parallel, 1, 16),
     sparseSize: readSize(op, 'sparseSize', options.sparseSize) ?? 4096,
+  }
+}
+
+/** An image that is written over; undefined, when the target is to be made. */
+function readExisting(op: string, value: unknown, more: readonly string[]): object | undefined {
+  if (value === undefined) return undefined
+  requireObject(op, 'options', value)
+  if (readBoolean(op, 'existing', value.existing) !== true) return undefined
+  const options = readOptions(op, value, ['format', 'targetIsZero', ...common, ...more])
+  return {
+    existing: true,
+    format: readFormat(op, 'format', options.format),
+    isZero: readBoolean(op, 'targetIsZero', options.targetIsZero) ?? false,
   }
 }
 
@@ -146,11 +160,12 @@ export function readInfo(path: unknown, value: unknown): object {
 
 export function readCheck(path: unknown, value: unknown): object {
   const op = 'images.check'
-  const options = readOptions(op, value, ['repair', 'format', ...common])
+  const options = readOptions(op, value, ['repair', 'format', 'shared', ...common])
   return {
     path: readAbsolute(op, 'path', path),
     repair: readChoice(op, 'repair', options.repair, ['none', 'leaks', 'all']) ?? 'none',
     format: readFormat(op, 'format', options.format),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
   }
 }
 
@@ -197,31 +212,33 @@ export function readResize(path: unknown, size: unknown, value: unknown): object
 
 export function readCompare(path: unknown, other: unknown, value: unknown): object {
   const op = 'images.compare'
-  const options = readOptions(op, value, ['strict', 'formatA', 'formatB', ...common])
+  const options = readOptions(op, value, ['strict', 'formatA', 'formatB', 'shared', ...common])
   return {
     path: readAbsolute(op, 'a', path),
     other: readAbsolute(op, 'b', other),
     strict: readBoolean(op, 'strict', options.strict) ?? false,
     format: readFormat(op, 'formatA', options.formatA),
     otherFormat: readFormat(op, 'formatB', options.formatB),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
   }
 }
 
 export function readMap(path: unknown, value: unknown) {
   const op = 'images.map'
-  const options = readOptions(op, value, ['format', 'start', 'length', 'signal'])
+  const options = readOptions(op, value, ['format', 'start', 'length', 'shared', 'signal'])
   return {
     path: readAbsolute(op, 'path', path),
     format: readFormat(op, 'format', options.format),
     start: readInteger(op, 'start', options.start, 0) ?? 0,
     length: readInteger(op, 'length', options.length, 0),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
     signal: readSignal(op, options.signal),
   }
 }
 
 export function readMeasure(value: unknown): object {
   const op = 'images.measure'
-  const image = readTarget(op, value, ['source', 'sourceFormat', 'snapshot'])
+  const image = readTarget(op, value, ['source', 'sourceFormat', 'snapshot', 'shared'])
   const options = value as Record<string, unknown>
   const { overwrite, onProgress } = options
   if (overwrite !== undefined) throw bad(op, 'overwrite', 'nothing: no file is made', overwrite)
@@ -230,13 +247,14 @@ export function readMeasure(value: unknown): object {
   if (source === undefined && image.size === undefined) throw bad(op, 'source', 'a path, or else a size', undefined)
   if (source !== undefined && image.size !== undefined)
     throw bad(op, 'size', 'no size beside a source, which has its own', options.size)
-  const of = ['sourceFormat', 'snapshot'].find((key) => source === undefined && options[key] !== undefined)
+  const of = ['sourceFormat', 'snapshot', 'shared'].find((key) => source === undefined && options[key] !== undefined)
   if (of) throw bad(op, of, 'a source beside it', options[of])
   return {
     ...image,
     path: source ?? '',
     source,
     sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
+    shared: readBoolean(op, 'shared', options.shared) ?? false,
     snapshot: options.snapshot === undefined ? undefined : readText(op, 'snapshot', options.snapshot),
   }
 }

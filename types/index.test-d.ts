@@ -55,6 +55,10 @@ expectType<Promise<ImageInfo>>(
   runtime.images.convert('a', 'b', { format: 'raw', snapshot: 'one', sourceFormat: 'qcow2' }),
 )
 expectError(runtime.images.convert('a', 'b', { compress: true }))
+expectType<Promise<ImageInfo>>(runtime.images.convert('a', 'b', { existing: true, targetIsZero: true, shared: true }))
+expectError(runtime.images.convert('a', 'b', { existing: true, size: '1G' }))
+expectError(runtime.images.convert('a', 'b', { existing: true, compress: true }))
+expectError(runtime.images.convert('a', 'b', { format: 'raw', targetIsZero: true }))
 expectError(runtime.images.convert('a', 'b', { format: 'raw', clusterSize: '64K' }))
 expectType<Promise<CompareResult>>(runtime.images.compare('a', 'b', { strict: true, formatA: 'raw' }))
 expectType<AsyncIterable<MapExtent>>(runtime.images.map('a', { start: 0, length: 512 }))

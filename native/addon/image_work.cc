@@ -273,10 +273,16 @@ ImageWork parse_create(const Napi::Object& request) {
   };
 }
 
+std::variant<image::CreateOptions, image::ConvertInto> convert_target_of(const Napi::Object& request) {
+  if (!flag_of(request, "existing")) return create_options_of(request);
+  return image::ConvertInto{.format = optional_format_of(request, "format"), .is_zero = flag_of(request, "isZero")};
+}
+
 ImageWork parse_convert(const Napi::Object& request) {
   const image::ConvertOptions options{
-      .target = create_options_of(request),
+      .target = convert_target_of(request),
       .source_format = optional_format_of(request, "sourceFormat"),
+      .shared = flag_of(request, "shared"),
       .snapshot = optional_text_of(request, "snapshot"),
       .compress = flag_of(request, "compress"),
       .parallel = static_cast<unsigned>(optional_whole_of(request, "parallel").value_or(0)),
@@ -306,7 +312,9 @@ image::Repair repair_of(const Napi::Object& request) {
 }
 
 ImageWork parse_check(const Napi::Object& request) {
-  const image::CheckOptions options{.repair = repair_of(request), .format = optional_format_of(request, "format")};
+  const image::CheckOptions options{.repair = repair_of(request),
+                                    .format = optional_format_of(request, "format"),
+                                    .shared = flag_of(request, "shared")};
   return [path = text_of(request, "path"), options](image::OperationContext& context) {
     return payload_of(image::check_image(path, options, context));
   };
@@ -345,7 +353,8 @@ ImageWork parse_resize(const Napi::Object& request) {
 ImageWork parse_compare(const Napi::Object& request) {
   const image::CompareOptions options{.strict = flag_of(request, "strict"),
                                       .first_format = optional_format_of(request, "format"),
-                                      .second_format = optional_format_of(request, "otherFormat")};
+                                      .second_format = optional_format_of(request, "otherFormat"),
+                                      .shared = flag_of(request, "shared")};
   return
       [path = text_of(request, "path"), other = text_of(request, "other"), options](image::OperationContext& context) {
         return payload_of(image::compare_images(path, other, options, context));
@@ -356,7 +365,8 @@ ImageWork parse_map(const Napi::Object& request) {
   const image::MapOptions options{.format = optional_format_of(request, "format"),
                                   .start = whole_of(request, "start"),
                                   .length = optional_whole_of(request, "length"),
-                                  .most_extents = whole_of(request, "mostExtents")};
+                                  .most_extents = whole_of(request, "mostExtents"),
+                                  .shared = flag_of(request, "shared")};
   return [path = text_of(request, "path"), options](image::OperationContext& context) {
     return payload_of(image::map_image(path, options, context));
   };
@@ -366,7 +376,8 @@ ImageWork parse_measure(const Napi::Object& request) {
   const image::MeasureOptions options{.target = create_options_of(request),
                                       .source = optional_text_of(request, "source"),
                                       .source_format = optional_format_of(request, "sourceFormat"),
-                                      .snapshot = optional_text_of(request, "snapshot")};
+                                      .snapshot = optional_text_of(request, "snapshot"),
+                                      .shared = flag_of(request, "shared")};
   return [options](image::OperationContext& context) { return payload_of(image::measure_image(options, context)); };
 }
 

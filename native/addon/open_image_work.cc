@@ -87,7 +87,11 @@ ImageWork parse_open(const Napi::Object& request) {
   image::OpenImageOptions options{.readonly = flag_of(request, "readonly")};
   if (!request.Get("format").IsUndefined()) options.format = image::format_from_name(text_of(request, "format"));
   return [path = text_of(request, "path"), options](image::OperationContext& context) {
-    return std::make_unique<ImagePayload>(OpenImage::open(path, options, context));
+    auto opened = OpenImage::open(path, options, context);
+    if (opened.ok() && !context.cancel.try_commit()) {
+      opened = Error(ErrorCode::kCancelled, "the image was not opened: cancelled");
+    }
+    return std::make_unique<ImagePayload>(std::move(opened));
   };
 }
 

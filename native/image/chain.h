@@ -20,6 +20,7 @@
 namespace sluicebox::image {
 
 enum class Access : std::uint8_t { kRead, kWrite, kShared };  // kShared: read without locks
+inline Access reading(bool shared) { return shared ? Access::kShared : Access::kRead; }
 
 // What an image is opened for: some want to know of features, or to mend damage, that make the bytes unreadable.
 enum class Purpose : std::uint8_t { kContent, kInfo, kRepair };

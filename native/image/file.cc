@@ -51,6 +51,11 @@ Result<std::uint64_t> PosixFile::size() const {
   return bytes;
 }
 
+bool PosixFile::has_fixed_size() const {
+  struct stat status = {};
+  return ::fstat(fd(), &status) == 0 && S_ISBLK(status.st_mode);
+}
+
 Result<std::uint64_t> PosixFile::allocated_bytes() const {
   struct stat status = {};
   if (::fstat(fd(), &status) != 0) return failed(errno, "examine", path_);
@@ -112,6 +117,7 @@ Status PosixFile::sync() {
 Status PosixFile::truncate(std::uint64_t size) {
   if (sync_error_ != 0) return failed(sync_error_, "resize after a failed sync", path_);
   TRY(within_off_t(size, 0, "resize", path_));
+  if (has_fixed_size()) return size <= TRY(this->size()) ? Status() : failed(ENOSPC, "resize", path_);
   int outcome = 0;
   do {
     outcome = ::ftruncate(fd(), static_cast<off_t>(size));
@@ -135,6 +141,20 @@ Status PosixFile::allocate(std::uint64_t offset, std::uint64_t length) {
         .advise("use preallocation 'full', which writes zeros, or 'off'");
   }
   return failed(errno, "allocate space in", path_).at(offset);
+}
+
+Result<bool> PosixFile::zero(std::uint64_t offset, std::uint64_t length) {
+  if (sync_error_ != 0) return failed(sync_error_, "write after a failed sync to", path_).at(offset);
+  TRY(within_off_t(offset, length, "write", path_));
+  constexpr int kMode = FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE;
+  int outcome = 0;
+  do {
+    outcome = ::fallocate(fd(), kMode, static_cast<off_t>(offset), static_cast<off_t>(length));
+  } while (outcome != 0 && errno == EINTR);
+  if (outcome == 0) return true;
+  if (errno == ENOSPC || errno == EIO) return failed(errno, "write", path_).at(offset);
+  // Not by this file system or device, or not in a range like this.
+  return false;
 }
 
 Result<FileExtent> PosixFile::extent_at(std::uint64_t offset, std::uint64_t length) const {

@@ -31,6 +31,8 @@ class File {
 
   virtual const std::string& path() const = 0;  // as opened; for messages
   virtual Result<std::uint64_t> size() const = 0;
+  // Of a block device: what it holds ends before it does.
+  virtual bool has_fixed_size() const { return false; }
   virtual Result<std::uint64_t> allocated_bytes() const = 0;
   // Reads until `out` is full or the file ends; returns the bytes read.
   virtual Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) const = 0;
@@ -38,8 +40,11 @@ class File {
   virtual Status write_at(std::uint64_t offset, Bytes data) = 0;
   // fdatasync: what was written before is durable when it returns. An error is sticky: nothing later succeeds.
   virtual Status sync() = 0;
+  // One of fixed size stays as it is, and cannot be made longer.
   virtual Status truncate(std::uint64_t size) = 0;
   virtual Status allocate(std::uint64_t offset, std::uint64_t length) = 0;
+  // Makes what there is of the range read as zeros, and keeps its space, without writing them; false: not to be had.
+  virtual Result<bool> zero(std::uint64_t, std::uint64_t) { return false; }
   // What lies at `offset`, at most to `offset + length` (the end of the file counts as a hole). Conservative: data
   // where unknown.
   virtual Result<FileExtent> extent_at(std::uint64_t offset, std::uint64_t length) const = 0;
@@ -59,12 +64,14 @@ class PosixFile final : public File {
 
   const std::string& path() const override { return path_; }
   Result<std::uint64_t> size() const override;
+  bool has_fixed_size() const override;
   Result<std::uint64_t> allocated_bytes() const override;
   Result<std::size_t> read_at(std::uint64_t offset, MutableBytes out) const override;
   Status write_at(std::uint64_t offset, Bytes data) override;
   Status sync() override;
   Status truncate(std::uint64_t size) override;
   Status allocate(std::uint64_t offset, std::uint64_t length) override;
+  Result<bool> zero(std::uint64_t offset, std::uint64_t length) override;
   Result<FileExtent> extent_at(std::uint64_t offset, std::uint64_t length) const override;
 
  private:

@@ -24,14 +24,14 @@ export const check: Command = {
       'src-cache': { type: 'string', short: 'T' },
       'force-share': { type: 'boolean', short: 'U' },
     })
-    refuse(values, { ...REASONS, 'force-share': 'what is checked while it is written is always damaged' })
+    refuse(values, REASONS)
     const json = wantsJson(values.output)
     const file = oneFile(positionals)
     const repair = choice('repair mode', values.repair, ['leaks', 'all'] as const)
-    const options = { format: formatOf(values.format), repair, signal: tool.io.signal }
+    const options = { format: formatOf(values.format), shared: values['force-share'], signal: tool.io.signal }
     return await tool.withImages({ named: [file], allowed: allowPaths }, async (images) => {
-      const { format } = await images.info(file, { format: options.format, signal: tool.io.signal })
-      const report = await checkable(images, file, options)
+      const { format } = await images.info(file, options)
+      const report = await checkable(images, file, { ...options, repair })
       if (!report) {
         if (!values.quiet) tool.complain('This image format does not support checks')
         return NO_CHECKS

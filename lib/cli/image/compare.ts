@@ -11,7 +11,7 @@ const CANNOT_READ = 4
 const READING: readonly string[] = ['IO', 'IMAGE_CORRUPT', 'NO_SPACE']
 
 export const compare: Command = {
-  usage: '[-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] filename1 filename2',
+  usage: '[-f fmt] [-F fmt] [-T src_cache] [-p] [-q] [-s] [-U] filename1 filename2',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...REFUSED,
@@ -23,7 +23,7 @@ export const compare: Command = {
       strict: { type: 'boolean', short: 's' },
       'force-share': { type: 'boolean', short: 'U' },
     })
-    refuse(values, { ...REASONS, 'force-share': 'what is read while it is written says nothing' })
+    refuse(values, REASONS)
     checkCache(values['src-cache'])
     const [a, b, ...more] = positionals
     if (a === undefined || b === undefined || more.length > 0) throw new UsageError('Expecting two image file names')
@@ -31,6 +31,7 @@ export const compare: Command = {
       strict: values.strict,
       formatA: formatOf(values['a-format']),
       formatB: formatOf(values['b-format']),
+      shared: values['force-share'],
       signal: tool.io.signal,
     }
     const say = (text: string) => values.quiet || tool.print(text)

@@ -1,5 +1,7 @@
 // sluicebox image convert: writes what a guest reads of one image into a new one; a target that is there already is
-// replaced when the new one is whole.
+// replaced when the new one is whole, or with -n, as a block device always is, written over in place.
+import { statSync } from 'node:fs'
+import type { ConvertIntoOptions, ConvertOptions, ConvertSource, DiskFormat } from '../../image-types.js'
 import { CommandError, checkCache, parse, REASONS, REFUSED, refuse, UsageError } from '../arguments.js'
 import { formatOf } from '../formats.js'
 import { startBar } from '../progress.js'
@@ -13,7 +15,7 @@ const MAX_PARALLEL = 16
 export const convert: Command = {
   usage:
     '[-c] [-p] [-q] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file -F backing_fmt] [-o options] ' +
-    '[-l snapshot_param] [-S sparse_size] [-m threads] [-W] [-C] filename output_filename',
+    '[-l snapshot_param] [-S sparse_size] [-m threads] [-n [--target-is-zero]] [-U] [-W] [-C] filename output_filename',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...REFUSED,
@@ -43,11 +45,8 @@ export const convert: Command = {
     })
     refuse(values, {
       ...REASONS,
-      'no-create': 'the target is a new file, which appears when it is whole',
       'rate-limit': 'use ionice',
-      'force-share': 'what is read while it is written is no image of any moment',
       'target-image-opts': 'name a file, and its format with -O',
-      'target-is-zero': 'the target is a new file',
       salvage: 'what cannot be read is an error',
       bitmaps: 'bitmaps are not copied',
     })
@@ -55,31 +54,71 @@ export const convert: Command = {
     const [source, target, ...more] = positionals
     if (source === undefined || target === undefined) throw new UsageError('Must specify image file name')
     if (more.length > 0) throw new CommandError('convert takes one source: several are not joined')
-    const image = readNewImage(formatOf(values['target-format'] ?? 'raw'), values.options ?? [])
-    const backing = values.backing ?? image.backing
-    const backingFormat = formatOf(values['backing-format']) ?? image.backingFormat
-    if (backing !== undefined && backingFormat === undefined)
-      throw new CommandError(`the format of the backing file ${backing} must be named, with -F: it is not guessed`)
-    const named = [source, target, ...(backing === undefined ? [] : [besideFile(target, backing)])]
+    const format = formatOf(values['target-format'] ?? 'raw')
+    const existing = values['no-create'] === true || (format === 'raw' && isBlockDevice(target))
+    if (values['target-is-zero'] && !values['no-create'])
+      throw new CommandError('--target-is-zero requires use of -n flag')
     const bar = startBar(tool.io, values.progress, values.quiet)
-    await tool.withImages({ named, allowed: allowPaths }, (images) =>
-      images.convert(source, target, {
-        ...image.options,
-        size: image.size,
-        overwrite: true,
-        ...(backing !== undefined && backingFormat && { backing: { path: backing, format: backingFormat } }),
-        sourceFormat: formatOf(values.format),
-        snapshot: snapshotOf(values.snapshot),
-        compress: values.compress,
-        parallel: values.parallel === undefined ? undefined : threads(values.parallel),
-        sparseSize: values['sparse-size'] === undefined ? undefined : parseSize(values['sparse-size']),
-        onProgress: bar.onProgress,
-        signal: tool.io.signal,
-      }),
-    )
+    const how: ConvertSource = {
+      sourceFormat: formatOf(values.format),
+      shared: values['force-share'],
+      snapshot: snapshotOf(values.snapshot),
+      parallel: values.parallel === undefined ? undefined : threads(values.parallel),
+      sparseSize: values['sparse-size'] === undefined ? undefined : parseSize(values['sparse-size']),
+      onProgress: bar.onProgress,
+      signal: tool.io.signal,
+    }
+    if (existing) {
+      const into = existingTarget(format, values)
+      await tool.withImages({ named: [source, target], allowed: allowPaths }, (images) =>
+        images.convert(source, target, { ...into, ...how }),
+      )
+    } else {
+      const made = newTarget(format, values)
+      const backing = made.backing ? [besideFile(target, made.backing.path)] : []
+      await tool.withImages({ named: [source, target, ...backing], allowed: allowPaths }, (images) =>
+        images.convert(source, target, { ...made, ...how }),
+      )
+    }
     bar.finish()
     return 0
   },
+}
+
+interface TargetValues {
+  readonly options?: readonly string[]
+  readonly backing?: string
+  readonly 'backing-format'?: string
+  readonly compress?: boolean
+  readonly 'target-is-zero'?: boolean
+}
+
+function newTarget(format: DiskFormat, values: TargetValues): ConvertOptions {
+  const image = readNewImage(format, values.options ?? [])
+  const options: ConvertOptions = {
+    ...image.options,
+    size: image.size,
+    overwrite: true,
+    compress: values.compress,
+  }
+  const path = values.backing ?? image.backing
+  if (path === undefined) return options
+  const backingFormat = formatOf(values['backing-format']) ?? image.backingFormat
+  if (backingFormat === undefined)
+    throw new CommandError(`the format of the backing file ${path} must be named, with -F: it is not guessed`)
+  return { ...options, backing: { path, format: backingFormat } }
+}
+
+function existingTarget(format: DiskFormat, values: TargetValues): ConvertIntoOptions {
+  if (values.options) throw new CommandError('-o has no effect when skipping image creation')
+  if (values.backing)
+    throw new CommandError('-B has no effect when skipping image creation: the target records its own')
+  if (values.compress) throw new CommandError('-c takes a new image: what one holds already is not compressed')
+  return { existing: true, format, targetIsZero: values['target-is-zero'] }
+}
+
+function isBlockDevice(path: string): boolean {
+  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() === true
 }
 
 function threads(text: string): number {

@@ -8,7 +8,7 @@ import { nameChain } from './chain-names.js'
 import { oneFile } from './one-file.js'
 
 export const map: Command = {
-  usage: '[-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] filename',
+  usage: '[-f fmt] [--start-offset=offset] [--max-length=len] [--output=ofmt] [-U] filename',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...OUTPUT,
@@ -18,15 +18,14 @@ export const map: Command = {
       'max-length': { type: 'string', short: 'l' },
       'force-share': { type: 'boolean', short: 'U' },
     })
-    refuse(values, { ...REASONS, 'force-share': 'where things lie while they are written is never true' })
+    refuse(values, REASONS)
     const json = wantsJson(values.output)
     const file = oneFile(positionals)
     const { signal } = tool.io
     const { 'start-offset': start, 'max-length': length } = values
-    const format = formatOf(values.format)
+    const shown = { format: formatOf(values.format), shared: values['force-share'], signal }
     const options = {
-      format,
-      signal,
+      ...shown,
       start: start === undefined ? undefined : parseSize(start),
       length: length === undefined ? undefined : parseSize(length),
     }
@@ -40,7 +39,7 @@ export const map: Command = {
         tool.print(before === '[' ? '[]' : ']')
         return
       }
-      const { chain } = await images.info(file, { format, chain: true, signal })
+      const { chain } = await images.info(file, { ...shown, chain: true })
       const names = nameChain(file, chain as ImageInfo[]).map(({ name }) => name)
       tool.print(row('Offset', 'Length', 'Mapped to', 'File'))
       for await (const { data, zero, offset, start, length, depth } of images.map(file, options)) {

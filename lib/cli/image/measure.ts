@@ -9,7 +9,7 @@ import { oneFile } from './one-file.js'
 import { snapshotOf } from './snapshot-name.js'
 
 export const measure: Command = {
-  usage: '[--output=ofmt] [-O output_fmt] [-o options] [--size N | [-f fmt] [-l snapshot_param] filename]',
+  usage: '[--output=ofmt] [-O output_fmt] [-o options] [--size N | [-f fmt] [-l snapshot_param] [-U] filename]',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...OUTPUT,
@@ -19,6 +19,7 @@ export const measure: Command = {
       options: { type: 'string', short: 'o', multiple: true },
       snapshot: { type: 'string', short: 'l' },
       size: { type: 'string' },
+      'force-share': { type: 'boolean', short: 'U' },
     })
     refuse(values, REASONS)
     const json = wantsJson(values.output)
@@ -31,7 +32,12 @@ export const measure: Command = {
     const what =
       file === undefined
         ? { size: parseSize(size as string) }
-        : { source: file, sourceFormat: formatOf(values.format), snapshot: snapshotOf(values.snapshot) }
+        : {
+            source: file,
+            sourceFormat: formatOf(values.format),
+            snapshot: snapshotOf(values.snapshot),
+            shared: values['force-share'],
+          }
     const { format, options, backing, backingFormat } = readNewImage(
       formatOf(values['output-format'] ?? 'raw'),
       values.options ?? [],

@@ -7,7 +7,10 @@ namespace sluicebox::image {
 
 Result<CheckReport> check_image(const std::string& path, const CheckOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
-  const Access access = options.repair == Repair::kNone ? Access::kRead : Access::kWrite;
+  if (options.shared && options.repair != Repair::kNone) {
+    return Error(ErrorCode::kInvalidArgument, "shared: an image that another program writes is not repaired").on(path);
+  }
+  const Access access = options.repair == Repair::kNone ? reading(options.shared) : Access::kWrite;
   const Layer layer = TRY(open_layer(path, options.format, access, context, Purpose::kRepair));
   if (layer.block->format() == DiskFormat::kRaw) {
     return Error(ErrorCode::kUnsupported, printable(path) + " is raw, and a raw image has no metadata to check")

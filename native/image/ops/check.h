@@ -14,6 +14,8 @@ namespace sluicebox::image {
 struct CheckOptions {
   Repair repair = Repair::kNone;
   std::optional<DiskFormat> format = std::nullopt;
+  // Read although another program writes it, of which a check may take what is half written for damage. Not to repair.
+  bool shared = false;
 };
 
 Result<CheckReport> check_image(const std::string& path, const CheckOptions& options, OperationContext& context);

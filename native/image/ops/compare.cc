@@ -21,11 +21,12 @@ struct ComparedChains {
 
 Result<ComparedChains> open_both(const std::string& first, const std::string& second, const CompareOptions& options,
                                  OperationContext& context) {
-  Layer one = TRY(open_layer(first, options.first_format, Access::kRead, context));
-  Layer two = TRY(open_layer(second, options.second_format, Access::kRead, context));
+  const Access access = reading(options.shared);
+  Layer one = TRY(open_layer(first, options.first_format, access, context));
+  Layer two = TRY(open_layer(second, options.second_format, access, context));
   const std::vector<FileIdentity> named = {one.identity, two.identity};
-  return ComparedChains{.first = TRY(open_image_chain(std::move(one), named, context)),
-                        .second = TRY(open_image_chain(std::move(two), named, context))};
+  return ComparedChains{.first = TRY(open_image_chain(std::move(one), named, access, context)),
+                        .second = TRY(open_image_chain(std::move(two), named, access, context))};
 }
 
 // Walks both disks and yields what has to be read of them: where not both say zero.

@@ -16,6 +16,7 @@ struct CompareOptions {
   // Whether disks of different sizes, or with different parts allocated, count as different too.
   bool strict = false;
   std::optional<DiskFormat> first_format = std::nullopt, second_format = std::nullopt;
+  bool shared = false;  // both are read although another program writes them: the answer may be of no moment
 };
 
 struct CompareResult {

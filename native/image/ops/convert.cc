@@ -7,7 +7,10 @@
 #include "base/checked.h"
 #include "image/ops/convert_ahead.h"
 #include "image/ops/convert_target.h"
+#include "image/ops/existing_target.h"
 #include "image/ops/image_chain.h"
+#include "image/ops/info.h"
+#include "image/printable.h"
 
 namespace sluicebox::image {
 
@@ -26,8 +29,15 @@ Status require_convertible(const ConvertOptions& options) {
   if (options.parallel > kMostThreads) {
     return Error(ErrorCode::kInvalidArgument, "parallel must be 1 to 16, got " + std::to_string(options.parallel));
   }
-  const auto preallocation = std::visit([](const auto& format) { return format.preallocation; }, options.target.format);
-  if (options.compress && preallocation != Preallocation::kOff) {
+  if (!options.compress) return {};
+  const auto* target = std::get_if<CreateOptions>(&options.target);
+  if (target == nullptr) {
+    return Error(ErrorCode::kUnsupported,
+                 "compress: what an image holds already is not replaced by compressed clusters")
+        .advise("convert into a new image");
+  }
+  const auto preallocation = std::visit([](const auto& format) { return format.preallocation; }, target->format);
+  if (preallocation != Preallocation::kOff) {
     return Error(ErrorCode::kInvalidArgument, "compress: clusters that are preallocated cannot be compressed")
         .advise("leave preallocation off");
   }
@@ -48,7 +58,8 @@ struct Source {
 };
 
 Result<Source> open_source(const std::string& path, const ConvertOptions& options, OperationContext& context) {
-  Source source{.chain = TRY(open_image_chain(path, options.source_format, context)), .snapshot = nullptr};
+  ImageChain chain = TRY(open_image_chain(path, options.source_format, reading(options.shared), context));
+  Source source{.chain = std::move(chain), .snapshot = nullptr};
   if (options.snapshot) {
     source.snapshot = TRY(source.chain.layers.front().block->open_snapshot(*options.snapshot));
   }
@@ -162,6 +173,22 @@ Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& 
   return Conversion(layers, shape, target, context).run(*ahead);
 }
 
+Result<ImageInfo> convert_into(const Source& source, const std::string& path, const ConvertInto& target,
+                               const ConvertOptions& options, OperationContext& context) {
+  const std::shared_ptr<OpenImage> image = TRY(OpenImage::open(path, {.format = target.format}, context));
+  const std::uint64_t size = source.size();
+  if (image->size() < size) {
+    return Error(ErrorCode::kImageTooSmall, printable(path) + " has " + std::to_string(image->size()) +
+                                                " bytes, the source " + std::to_string(size))
+        .on(path);
+  }
+  ExistingTarget existing(*image, size, target.is_zero, context.cancel);
+  TRY(fill(source, options, existing, size, {}, context));
+  if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the conversion was cancelled");
+  TRY(image->close());
+  return image_info(path, {.format = image->format()}, context);
+}
+
 }  // namespace
 
 Result<ImageInfo> convert_image(const std::string& source_path, const std::string& target,
@@ -169,8 +196,11 @@ Result<ImageInfo> convert_image(const std::string& source_path, const std::strin
   TRY(context.cancel.check());
   TRY(require_convertible(options));
   const Source source = TRY(open_source(source_path, options, context));
-  TRY(require_room(source, options.target));
-  CreateOptions create = options.target;
+  if (const auto* into = std::get_if<ConvertInto>(&options.target)) {
+    return convert_into(source, target, *into, options, context);
+  }
+  CreateOptions create = std::get<CreateOptions>(options.target);
+  TRY(require_room(source, create));
   if (!create.size) create.size = source.size();
   const NewContent content{.compress = options.compress,
                            .write = [&](ConvertTarget& new_image, std::uint64_t disk_bytes, const auto& backing) {

@@ -1,4 +1,4 @@
-// convert.h: writes what a guest reads of one image into a new one, of any format.
+// convert.h: writes what a guest reads of one image into a new one, of any format, or into one that is there.
 // Knows: chains, create, the block interface. Does not know: how formats store bytes. Threads: one worker a call, and
 // those that it reads and compresses with.
 #pragma once
@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <optional>
 #include <string>
+#include <variant>
 
 #include "base/result.h"
 #include "image/disk_format.h"
@@ -15,10 +16,17 @@
 
 namespace sluicebox::image {
 
+// An image that is there already, or a block device: its beginning is written over in place.
+struct ConvertInto {
+  std::optional<DiskFormat> format = std::nullopt;
+  bool is_zero = false;  // the caller knows that it reads as zeros: where the source does, nothing is written
+};
+
 struct ConvertOptions {
-  // Its size: absent, the source's. With a backing, only what differs from that is written.
-  CreateOptions target;
+  // Of a new image, its size: absent, the source's. With a backing, only what differs from that is written.
+  std::variant<CreateOptions, ConvertInto> target;
   std::optional<DiskFormat> source_format = std::nullopt;
+  bool shared = false;  // the source is read although another program writes it: what is written may be torn
   std::optional<std::string> snapshot = std::nullopt;  // of the source, by id or name: what it kept is converted
   bool compress = false;
   unsigned parallel = 0;  // threads; 0: one a core, up to 4. The file is the same whatever it is
@@ -26,8 +34,8 @@ struct ConvertOptions {
   std::uint64_t sparse_size = 4096;
 };
 
-// Killed or cancelled at any point, the target is as it was before, or the whole new image. Phase reported: "convert",
-// in bytes of the disk.
+// Killed or cancelled at any point, a new target is as it was before, or the whole new image; one that was there is
+// sound, and holds a part of the source. Phase reported: "convert", in bytes of the disk.
 Result<ImageInfo> convert_image(const std::string& source, const std::string& target, const ConvertOptions& options,
                                 OperationContext& context);
 

@@ -11,15 +11,15 @@ std::vector<Block*> ImageChain::blocks() const {
   return all;
 }
 
-Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format,
+Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format, Access access,
                                     OperationContext& context) {
-  return open_image_chain(TRY(open_layer(path, format, Access::kRead, context)), {}, context);
+  return open_image_chain(TRY(open_layer(path, format, access, context)), {}, access, context);
 }
 
-Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named,
+Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named, Access access,
                                     OperationContext& context) {
-  std::vector<Layer> below = TRY(
-      open_backing_chain({.overlay = &image, .backing = image.block->backing(), .also_named = also_named}, context));
+  std::vector<Layer> below = TRY(open_backing_chain(
+      {.overlay = &image, .backing = image.block->backing(), .also_named = also_named, .access = access}, context));
   ImageChain chain;
   chain.layers.reserve(below.size() + 1);
   chain.layers.push_back(std::move(image));

@@ -21,10 +21,12 @@ struct ImageChain {
   std::vector<Block*> blocks() const;
 };
 
-Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format,
+// `access`: kRead, or kShared, of all layers.
+Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format, Access access,
                                     OperationContext& context);
-// The chain of an image that is open already. `also_named`: what else the caller named in the same call.
-Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named,
+// The chain of an image that is open already. `also_named`: what else the caller named in the same call; `access`: of
+// what stands behind it.
+Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named, Access access,
                                     OperationContext& context);
 
 }  // namespace sluicebox::image

@@ -18,7 +18,7 @@ Result<ImageInfo> describe_layer(const Layer& layer, OperationContext& context) 
 
 Result<ImageInfo> image_info(const std::string& path, const InfoOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
-  const Access access = options.shared ? Access::kShared : Access::kRead;
+  const Access access = reading(options.shared);
   const Layer top = TRY(open_layer(path, options.format, access, context, Purpose::kInfo));
   ImageInfo info = TRY(describe_layer(top, context));
   if (!options.chain) return info;

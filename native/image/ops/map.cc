@@ -15,7 +15,7 @@ constexpr std::uint64_t kLongestMapQuestion = std::uint64_t{64} << 30;
 
 Result<MapPart> map_image(const std::string& path, const MapOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
-  const ImageChain chain = TRY(open_image_chain(path, options.format, context));
+  const ImageChain chain = TRY(open_image_chain(path, options.format, reading(options.shared), context));
   const std::uint64_t from = std::min(options.start, chain.size());
   const std::uint64_t end = from + std::min(options.length.value_or(chain.size()), chain.size() - from);
   MapWalk walk(chain.layers);

@@ -18,6 +18,7 @@ struct MapOptions {
   std::uint64_t start = 0;
   std::optional<std::uint64_t> length = std::nullopt;  // absent: to the end of the disk
   std::size_t most_extents = 1;
+  bool shared = false;  // read although another program writes it: what comes of it may be torn
 };
 
 // Extents as long as they can be, but where the range asked for cuts them. `next` is where the following part begins;

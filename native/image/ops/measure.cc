@@ -17,7 +17,7 @@ constexpr std::uint64_t kMeasuredSector = 512;
 constexpr std::uint64_t kLongestMeasureQuestion = std::uint64_t{64} << 30;
 
 Result<ImageChain> open_measured(const MeasureOptions& options, OperationContext& context) {
-  ImageChain chain = TRY(open_image_chain(*options.source, options.source_format, context));
+  ImageChain chain = TRY(open_image_chain(*options.source, options.source_format, reading(options.shared), context));
   std::unique_ptr<Block>& disk = chain.layers.front().block;
   if (options.snapshot) disk = TRY(disk->open_snapshot(*options.snapshot));
   return chain;

@@ -21,6 +21,7 @@ struct MeasureOptions {
   std::optional<std::string> source = std::nullopt;
   std::optional<DiskFormat> source_format = std::nullopt;
   std::optional<std::string> snapshot = std::nullopt;
+  bool shared = false;  // the source is read although another program writes it
 };
 
 struct MeasuredSizes {

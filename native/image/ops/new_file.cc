@@ -67,7 +67,7 @@ Result<NewFile> NewFile::begin(const std::string& path, bool overwrite, Operatio
     if (!found->is_regular()) {
       return Error(ErrorCode::kUnsupported, printable(path) + " is a block device, which is not replaced by a file")
           .on(path)
-          .advise("name a file, and copy it onto the device");
+          .advise("convert into it with existing: true, if all that it holds may go");
     }
     std::unique_ptr<PosixFile> old = TRY(found->open(/*writable=*/false));
     TRY(lock_image(old->fd(), LockMode::kWriter, path));

@@ -16,8 +16,7 @@ Result<std::shared_ptr<OpenImage>> OpenImage::open(const std::string& path, cons
     TRY(image.block->may_be_written(Writing::kBytes));
     TRY(image.block->prepare_to_write(Writing::kBytes, context.progress, context.cancel));
   }
-  ImageChain chain = TRY(open_image_chain(std::move(image), {}, context));
-  if (!context.cancel.try_commit()) return Error(ErrorCode::kCancelled, "the image was not opened: cancelled");
+  ImageChain chain = TRY(open_image_chain(std::move(image), {}, Access::kRead, context));
   return std::shared_ptr<OpenImage>(new OpenImage(std::move(chain), options));
 }
 
@@ -25,6 +24,7 @@ OpenImage::OpenImage(ImageChain chain, const OpenImageOptions& options)
     : path_(chain.layers.front().path),
       format_(chain.layers.front().block->format()),
       size_(chain.size()),
+      unit_(chain.layers.front().block->allocation_unit()),
       readonly_(options.readonly),
       chain_(std::move(chain)) {}
 
@@ -51,9 +51,8 @@ Status OpenImage::read(std::uint64_t offset, MutableBytes out) {
 }
 
 Status OpenImage::write_part(std::uint64_t offset, std::uint64_t length, const std::byte* data) {
-  const std::uint64_t unit = block().allocation_unit();
-  const std::uint64_t start = align_down(offset, unit);
-  std::vector<std::byte> whole(std::min(unit, size_ - start));
+  const std::uint64_t start = align_down(offset, unit_);
+  std::vector<std::byte> whole(std::min(unit_, size_ - start));
   TRY(ChainView(chain_->blocks(), size_).read(start, whole));
   std::byte* part = whole.data() + (offset - start);
   if (data != nullptr)
@@ -66,13 +65,12 @@ Status OpenImage::write_part(std::uint64_t offset, std::uint64_t length, const s
 Status OpenImage::write(std::uint64_t offset, Bytes data) {
   const MutexLock lock(mutex_);
   TRY(check(offset, data.size(), true));
-  const std::uint64_t unit = block().allocation_unit();
   while (!data.empty()) {
-    const std::uint64_t in_unit = offset % unit;
+    const std::uint64_t in_unit = offset % unit_;
     const bool to_end = offset + data.size() == size_;
-    std::uint64_t length = to_end ? data.size() : align_down(data.size(), unit);
+    std::uint64_t length = to_end ? data.size() : align_down(data.size(), unit_);
     if (in_unit != 0 || length == 0) {
-      length = std::min<std::uint64_t>(data.size(), unit - in_unit);
+      length = std::min<std::uint64_t>(data.size(), unit_ - in_unit);
       TRY(write_part(offset, length, data.data()));
     } else {
       TRY(block().write(offset, data.first(length)));
@@ -86,13 +84,12 @@ Status OpenImage::write(std::uint64_t offset, Bytes data) {
 Status OpenImage::zero(std::uint64_t offset, std::uint64_t length) {
   const MutexLock lock(mutex_);
   TRY(check(offset, length, true));
-  const std::uint64_t unit = block().allocation_unit();
   while (length != 0) {
-    const std::uint64_t in_unit = offset % unit;
+    const std::uint64_t in_unit = offset % unit_;
     const bool to_end = offset + length == size_;
-    std::uint64_t part = to_end ? length : align_down(length, unit);
+    std::uint64_t part = to_end ? length : align_down(length, unit_);
     if (in_unit != 0 || part == 0) {
-      part = std::min(length, unit - in_unit);
+      part = std::min(length, unit_ - in_unit);
       TRY(write_part(offset, part, nullptr));
     } else {
       part = TRY(zero_units(offset, part));
@@ -105,13 +102,12 @@ Status OpenImage::zero(std::uint64_t offset, std::uint64_t length) {
 
 // Some of them, from the first on. Where nothing stands behind, what is not there is zeros already.
 Result<std::uint64_t> OpenImage::zero_units(std::uint64_t offset, std::uint64_t length) {
-  const std::uint64_t unit = block().allocation_unit();
   bool blank = false;
   if (chain_->layers.size() == 1) {
     const BlockStatus status = TRY(block().status(offset, length));
-    const std::uint64_t whole = offset + status.length == size_ ? status.length : align_down(status.length, unit);
+    const std::uint64_t whole = offset + status.length == size_ ? status.length : align_down(status.length, unit_);
     blank = whole != 0 && status.mapping != Mapping::kData;
-    length = std::min(length, std::max(whole, unit));
+    length = std::min(length, std::max(whole, unit_));
   }
   if (!blank) TRY(block().write_zeros(offset, length));
   return length;

@@ -33,6 +33,7 @@ class OpenImage {
 
   DiskFormat format() const { return format_; }
   std::uint64_t size() const { return size_; }
+  std::uint64_t allocation_unit() const { return unit_; }
   bool readonly() const { return readonly_; }
 
   // Within the disk, else kInvalidArgument; kInvalidArgument too for an image that is closed, or to be read only.
@@ -54,7 +55,7 @@ class OpenImage {
 
   const std::string path_;
   const DiskFormat format_;
-  const std::uint64_t size_;
+  const std::uint64_t size_, unit_;
   const bool readonly_;
   Mutex mutex_;
   std::optional<ImageChain> chain_ GUARDED_BY(mutex_);  // nothing: closed

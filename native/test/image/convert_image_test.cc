@@ -113,7 +113,7 @@ TEST_CASE("I35: every source converts to every target, which reads the same, and
       ConvertOptions options{.target = shape.create};
       options.compress = shape.compress;
       options.sparse_size = shape.sparse;
-      options.target.overwrite = true;
+      std::get<CreateOptions>(options.target).overwrite = true;
       const Result<ImageInfo> made = convert(fixture, directory.file("target"), options);
       require_ok(made);
       CHECK(made.value().virtual_bytes == expected.size());
@@ -129,7 +129,7 @@ TEST_CASE("I35: holes and zeros take no space in the target, unless everything i
   const auto size_of = [&](const CreateOptions& create, std::uint64_t sparse) {
     ConvertOptions options{.target = create};
     options.sparse_size = sparse;
-    options.target.overwrite = true;
+    std::get<CreateOptions>(options.target).overwrite = true;
     require_ok(convert(fixture, directory.file("t"), options));
     return allocated(directory.file("t"));
   };
@@ -154,7 +154,7 @@ TEST_CASE("I35: the file is the same however many threads read and compress") {
       ConvertOptions options{.target = qcow2_target()};
       options.compress = compress;
       options.parallel = parallel;
-      options.target.overwrite = true;
+      std::get<CreateOptions>(options.target).overwrite = true;
       require_ok(convert(fixture, directory.file("t"), options));
       const std::string bytes = testing::slurp(directory.file("t"));
       if (first.empty()) first = bytes;
@@ -175,9 +175,9 @@ TEST_CASE("I35: over a backing, only what differs from it is written, and zeros 
     for (const bool compress : {false, true}) {
       CAPTURE(base);
       ConvertOptions options{.target = qcow2_target()};
-      options.target.overwrite = true;
+      std::get<CreateOptions>(options.target).overwrite = true;
       options.compress = compress;
-      options.target.backing =
+      std::get<CreateOptions>(options.target).backing =
           BackingOption{.path = fixture.path(base), .format = *format_from_name(fixture.format(base))};
       const Result<ImageInfo> made = convert(fixture, directory.file("t"), options);
       require_ok(made);
@@ -197,14 +197,14 @@ TEST_CASE("I35: a smaller backing, a larger target and one that is no layer of t
   expected.resize(10 << 20, '\0');
   for (const unsigned version : {2u, 3u}) {
     ConvertOptions options{.target = qcow2_target({.version = version})};
-    options.target.overwrite = true;
-    options.target.size = 10 << 20;
-    options.target.backing = BackingOption{.path = other.top(), .format = DiskFormat::kRaw};
+    std::get<CreateOptions>(options.target).overwrite = true;
+    std::get<CreateOptions>(options.target).size = 10 << 20;
+    std::get<CreateOptions>(options.target).backing = BackingOption{.path = other.top(), .format = DiskFormat::kRaw};
     require_ok(convert(fixture, directory.file("t"), options));
     require_same(directory.file("t"), DiskFormat::kQcow2, expected, directory);
   }
   ConvertOptions small{.target = qcow2_target()};
-  small.target.size = 1 << 20;
+  std::get<CreateOptions>(small.target).size = 1 << 20;
   const Result<ImageInfo> cut = convert(fixture, directory.file("small"), small);
   REQUIRE_FALSE(cut.ok());
   CHECK(cut.error().code == ErrorCode::kInvalidArgument);
@@ -224,7 +224,7 @@ TEST_CASE("an internal snapshot converts as what it kept, by id or by name") {
   const std::string image = testing::slurp(fixture.top());
   const auto kept = [&](const char* snapshot) {
     ConvertOptions options{.target = qcow2_target(), .snapshot = snapshot};
-    options.target.overwrite = true;
+    std::get<CreateOptions>(options.target).overwrite = true;
     return convert(fixture, directory.file("t"), options);
   };
   for (const char* name : {"first", "1"}) {
@@ -268,7 +268,7 @@ TEST_CASE(
           ConvertOptions options{.target = shape.create};
           options.compress = shape.compress;
           options.sparse_size = shape.sparse;
-          options.target.overwrite = replaces;
+          std::get<CreateOptions>(options.target).overwrite = replaces;
           const Result<ImageInfo> result = convert(fixture, target, options, &plan);
           REQUIRE(result.ok() == !plan.reached);
           reached = plan.reached;
@@ -285,6 +285,151 @@ TEST_CASE(
   }
 }
 
+namespace {
+
+// Every byte of a disk larger than each of the sources, so that nothing of it passes for one of theirs.
+constexpr std::uint64_t kThereBytes = 3 << 20;
+const std::vector<std::string> kThereWrites = {"write -P 0x77 0 3M"};
+
+struct ThereShape {
+  const char* what;
+  std::vector<LayerShape> layers;
+};
+
+std::vector<ThereShape> images_there() {
+  return {
+      {"raw", {raw_layer(kThereBytes, kThereWrites)}},
+      {"qcow2", {qcow2_layer(kThereBytes, "", kThereWrites)}},
+      {"qcow2 of 2 MiB clusters", {qcow2_layer(kThereBytes, "cluster_size=2M", kThereWrites)}},
+      {"qcow2 with a snapshot", {qcow2_layer(kThereBytes, "cluster_size=4096", {kThereWrites[0], testing::kSnapshot})}},
+      {"an overlay", {qcow2_layer(kThereBytes, "", kThereWrites), qcow2_layer(kThereBytes, "", {"write -z 1M 64k"})}},
+      {"version 2", {raw_layer(kThereBytes, kThereWrites), qcow2_layer(kThereBytes, "compat=0.10", {})}},
+      {"vmdk", {{.format = "vmdk", .options = "", .size = kThereBytes, .writes = kThereWrites}}},
+      {"vpc", {{.format = "vpc", .options = "force_size=on", .size = kThereBytes, .writes = kThereWrites}}},
+      {"vhdx", {{.format = "vhdx", .options = "block_size=1M", .size = kThereBytes, .writes = kThereWrites}}},
+  };
+}
+
+Result<ImageInfo> convert_into(const ChainFixture& source, const ChainFixture& there, Operation& operation,
+                               std::uint64_t sparse = 4096) {
+  ConvertOptions options{.target = ConvertInto{.format = format_from_name(there.top_format())}};
+  options.source_format = format_from_name(source.top_format());
+  options.sparse_size = sparse;
+  return convert_image(source.top(), there.top(), options, operation.context);
+}
+
+std::string written_over(const std::string& there, const std::string& source) {
+  return source + there.substr(source.size());
+}
+
+}  // namespace
+
+TEST_CASE("I35: an image that is there reads as the source, and behind that as before, and is sound") {
+  for (const ThereShape& shape : images_there()) {
+    ChainFixture there(shape.layers);
+    there.keep();
+    const std::string before = there.bytes_of_top();
+    std::size_t n = 0;
+    for (const auto& layers : sources()) {
+      constexpr std::uint64_t kSparse[] = {4096, 0, 1 << 20};
+      const std::uint64_t sparse = kSparse[n++ % 3];
+      CAPTURE(shape.what);
+      CAPTURE(n);
+      CAPTURE(sparse);
+      const ChainFixture source(layers);
+      there.restore();
+      Operation operation({"/"});
+      const Result<ImageInfo> made = convert_into(source, there, operation, sparse);
+      require_ok(made);
+      CHECK(made.value().virtual_bytes == before.size());
+      REQUIRE((there.bytes_of_top() == written_over(before, source.bytes_of_top())));
+      // qemu-img has no check for a vpc.
+      there.require_sound(there.size() - 1, false, there.top_format() != "vpc");
+    }
+  }
+}
+
+TEST_CASE("I35: into an image that reads as zeros nothing is written for zeros") {
+  const ChainFixture source({raw_layer(2 << 20, {"write -P 0x11 1M 64k"})});
+  for (const bool told : {false, true}) {
+    CAPTURE(told);
+    // As long as it is, without a hole: what is written does not show in its size, but in what it holds.
+    const ChainFixture there({raw_layer(
+        kThereBytes, told ? std::vector<std::string>{"write -P 0x77 64k 64k"} : std::vector<std::string>{})});
+    Operation operation;
+    const ConvertOptions options{.target = ConvertInto{.format = DiskFormat::kRaw, .is_zero = told},
+                                 .source_format = DiskFormat::kRaw};
+    require_ok(convert_image(source.top(), there.top(), options, operation.context));
+    const std::string now = there.bytes_of_top();
+    CHECK(now[1 << 20] == 0x11);
+    // Who says so without its being so sees that nothing was done there.
+    CHECK(now[64 << 10] == (told ? 0x77 : 0));
+    if (!told) CHECK(allocated(there.top()) <= 128 << 10);
+  }
+}
+
+TEST_CASE(
+    "I37: with the power cut, or the disk full, at each write in turn an image that is written over stays sound") {
+  const ChainFixture source({qcow2_layer(1 << 20, "cluster_size=4096", kSourceWrites)});
+  const std::string disk = source.bytes_of_top();
+  for (const ThereShape& shape : images_there()) {
+    ChainFixture there(shape.layers);
+    there.keep();
+    const std::string before = there.bytes_of_top();
+    const std::string after = written_over(before, disk);
+    const DiskFormat format = *format_from_name(there.top_format());
+    bool reached = true;
+    for (std::uint64_t n = 0; reached; ++n) {
+      REQUIRE(n < 4000);
+      if (n > 20 && n % 7 != 0) continue;
+      for (const int fault : {0, 1, 2}) {
+        CAPTURE(shape.what);
+        CAPTURE(n);
+        CAPTURE(fault);
+        there.restore();
+        FaultPlan plan{.surviving = Surviving::kTornPart, .seed = static_cast<unsigned>(n) + 3};
+        (fault == 0 ? plan.cut_at : fault == 1 ? plan.full_at : plan.sync_fails_at) = n;
+        {
+          Operation operation({"/"});
+          testing::fail_as_planned(operation, plan);
+          const Result<ImageInfo> result = convert_into(source, there, operation);
+          reached = plan.reached;
+          REQUIRE(result.ok() == !reached);
+        }
+        const std::string now = testing::guest_bytes(there.top(), format).value();
+        REQUIRE(now.size() == before.size());
+        for (std::size_t at = 0; at < now.size(); at += 512) {
+          const auto same = [&](const std::string& other) { return now.compare(at, 512, other, at, 512) == 0; };
+          const bool either = same(before) || same(after);
+          if (!either || (!reached && !same(after))) FAIL("the sector at ", at, " is neither as before nor as after");
+        }
+        there.require_sound(there.size() - 1, reached, false);
+      }
+    }
+  }
+}
+
+TEST_CASE("I35 I40: what cannot be written over is refused, and stays as it is") {
+  const ChainFixture source({raw_layer(2 << 20, {"write -P 0x11 0 2M"}), qcow2_layer(2 << 20, "", {})});
+  ChainFixture small({qcow2_layer(1 << 20, "", {"write -P 0x77 0 1M"})});
+  const std::string before = testing::slurp(small.top());
+  const auto refused = [&](const std::string& target, DiskFormat format, bool compress = false) {
+    Operation operation({"/"});
+    ConvertOptions options{.target = ConvertInto{.format = format}};
+    options.compress = compress;
+    const Result<ImageInfo> result = convert_image(source.top(), target, options, operation.context);
+    REQUIRE_FALSE(result.ok());
+    return result.error().code;
+  };
+  CHECK(refused(small.top(), DiskFormat::kQcow2) == ErrorCode::kImageTooSmall);
+  CHECK(refused(small.top(), DiskFormat::kQcow2, true) == ErrorCode::kUnsupported);
+  CHECK(refused(small.top() + "-not", DiskFormat::kQcow2) == ErrorCode::kImageNotFound);
+  CHECK(refused(source.top(), DiskFormat::kQcow2) == ErrorCode::kImageLocked);
+  CHECK(refused(source.path(0), DiskFormat::kRaw) == ErrorCode::kImageLocked);
+  CHECK(testing::slurp(small.top()) == before);
+  CHECK(source.bytes_of_top() == std::string(2 << 20, '\x11'));
+}
+
 TEST_CASE("I53: a conversion that is cancelled leaves no target; its progress only grows, up to the whole disk") {
   const TempDir directory;
   const ChainFixture fixture({raw_layer(64 << 20, {"write -P 0x11 0 64M"})});
@@ -299,6 +444,17 @@ TEST_CASE("I53: a conversion that is cancelled leaves no target; its progress on
     REQUIRE_FALSE(result.ok());
     CHECK(result.error().code == ErrorCode::kCancelled);
     CHECK(files_beside(directory.file("t")) == 0);
+  }
+  const ChainFixture there({qcow2_layer(64 << 20, "", {"write -P 0x77 0 64M"})});
+  for (const std::uint64_t most : {0u, 16u << 20}) {
+    Operation operation;
+    operation.progress.on_report = [&](const ProgressReport& report) {
+      if (report.done >= most) operation.cancel.cancel();
+    };
+    const Result<ImageInfo> result = convert_into(fixture, there, operation);
+    REQUIRE_FALSE(result.ok());
+    CHECK(result.error().code == ErrorCode::kCancelled);
+    there.require_sound(0, true, true);
   }
   Operation operation;
   ConvertOptions options{.target = qcow2_target({.preallocation = Preallocation::kFull}),

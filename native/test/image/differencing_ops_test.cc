@@ -245,11 +245,11 @@ TEST_CASE("I35: what differs from a backing is converted into a differencing ima
     Operation operation;
     ConvertOptions options;
     options.source_format = format;
-    options.target.backing = BackingOption{.path = "others/another base", .format = format};
+    std::get<CreateOptions>(options.target).backing = BackingOption{.path = "others/another base", .format = format};
     if (format == DiskFormat::kVhd) {
-      options.target.format = VhdCreate{};
+      std::get<CreateOptions>(options.target).format = VhdCreate{};
     } else {
-      options.target.format = VhdxCreate{};
+      std::get<CreateOptions>(options.target).format = VhdxCreate{};
     }
     const std::string copy = stack.directory.file("copy");
     must(convert_image(stack.overlay, copy, options, operation.context));

@@ -97,6 +97,28 @@ TEST_CASE("extents tell data from holes, and all past the end is a hole") {
   CHECK(rest.length == 64 << 20);
 }
 
+TEST_CASE("zeros take no writing where the file system can do without, and the space stays either way") {
+  const TempDir directory;
+  const auto file = open_new(directory.file("a"));
+  REQUIRE(file->write_at(0, std::vector<std::byte>(3 << 20, std::byte{1})).ok());
+  REQUIRE(file->sync().ok());
+  const std::uint64_t space = file->allocated_bytes().value();
+  std::vector<std::byte> bytes(3 << 20);
+  if (file->zero((1 << 20) + 100, 1 << 20).value()) {
+    REQUIRE(file->read_at(0, bytes).value() == bytes.size());
+    CHECK(bytes[(1 << 20) + 99] == std::byte{1});
+    CHECK(all_zero(Bytes(bytes).subspan((1 << 20) + 100, 1 << 20)));
+    CHECK(bytes[(2 << 20) + 100] == std::byte{1});
+    CHECK(file->allocated_bytes().value() >= space);
+  }
+  // What there is not stays so.
+  REQUIRE(file->zero(2 << 20, 64 << 20).ok());
+  CHECK(file->size().value() == 3 << 20);
+  PosixFile read_only(UniqueFd(::open(directory.file("a").c_str(), O_RDONLY | O_CLOEXEC)), "a");
+  const Result<bool> refused = read_only.zero(0, 512);
+  CHECK((!refused.ok() || !refused.value()));
+}
+
 TEST_CASE("a sync error stays: no later write, sync or truncate succeeds") {
   // A pipe's fdatasync fails with EINVAL, which stands for any failure.
   int ends[2];

@@ -3,7 +3,7 @@ import { open, truncate } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { both, pairOfFolders } from '../../support/cli.js'
 import { makeFolder } from '../../support/folder.js'
-import { program } from '../../support/qemu.js'
+import { holdInQemu, program, qemuImg, qemuIo } from '../../support/qemu.js'
 
 test('create prints what it makes, and makes what qemu-img makes', async () => {
   const { same, folders, bothRefuse } = pairOfFolders()
@@ -235,13 +235,66 @@ test('snapshot lists, makes, applies and removes what qemu-img does', async () =
   await bothRefuse(1, 'snapshot', '-l', '-c', 'none', 'a.qcow2')
 })
 
+test('convert -n writes over an image that is there as qemu-img does', async () => {
+  const { same, prepare, write, folders, bothRefuse } = pairOfFolders()
+  await prepare('create', '-q', '-f', 'qcow2', 'source.qcow2', '4M')
+  await write('source.qcow2', 'write -P 1 100k 1M', 'write -P 2 3M 1M')
+  for (const format of ['raw', 'qcow2', 'vmdk', 'vpc', 'vhdx']) {
+    const target = `there.${format}`
+    await prepare('create', '-q', '-f', format, target, '6M')
+    for (const cwd of Object.values(folders)) await qemuIo(`${cwd}/${target}`, ['write -P 3 0 6M'], format)
+    await same('convert', '-n', '-O', format, 'source.qcow2', target)
+    await qemuImg(
+      'compare',
+      '-q',
+      '-f',
+      format,
+      '-F',
+      format,
+      `${folders.ours}/${target}`,
+      `${folders.theirs}/${target}`,
+    )
+  }
+  await prepare('create', '-q', '-f', 'qcow2', 'fresh.qcow2', '4M')
+  await same('convert', '-n', '--target-is-zero', '-O', 'qcow2', 'source.qcow2', 'fresh.qcow2')
+  await qemuImg('compare', '-q', `${folders.ours}/fresh.qcow2`, `${folders.ours}/source.qcow2`)
+  await prepare('create', '-q', '-f', 'qcow2', 'small.qcow2', '2M')
+  await bothRefuse(1, 'convert', '-n', '-O', 'qcow2', 'source.qcow2', 'small.qcow2')
+  await bothRefuse(1, 'convert', '-n', '-O', 'qcow2', 'source.qcow2', 'gone.qcow2')
+  await bothRefuse(1, 'convert', '-n', '-O', 'qcow2', '-o', 'cluster_size=4k', 'source.qcow2', 'fresh.qcow2')
+  await bothRefuse(1, 'convert', '--target-is-zero', '-O', 'qcow2', 'source.qcow2', 'fresh.qcow2')
+  await bothRefuse(1, 'convert', '-n', '-O', 'vmdk', 'source.qcow2', 'fresh.qcow2')
+})
+
+test('-U reads what another program has open', async () => {
+  const { same, sameJson, prepare, write, folders, bothRefuse } = pairOfFolders()
+  await prepare('create', '-q', '-f', 'qcow2', 'held.qcow2', '4M')
+  await prepare('create', '-q', '-f', 'qcow2', 'other.qcow2', '4M')
+  await write('held.qcow2', 'write -P 1 100k 1M')
+  for (const cwd of Object.values(folders)) await holdInQemu(`${cwd}/held.qcow2`)
+  await same('info', '-U', 'held.qcow2')
+  await same('map', '-U', 'held.qcow2')
+  await sameJson('map', '--force-share', '--output=json', 'held.qcow2')
+  await same('check', '-U', 'held.qcow2')
+  await same('measure', '-U', '-O', 'qcow2', 'held.qcow2')
+  await same('compare', '-U', 'held.qcow2', 'other.qcow2')
+  await same('convert', '-U', '-O', 'raw', 'held.qcow2', 'copy.raw')
+  await bothRefuse(1, 'map', 'held.qcow2')
+  await bothRefuse(1, 'check', 'held.qcow2')
+  await bothRefuse(1, 'measure', '-O', 'qcow2', 'held.qcow2')
+  await bothRefuse(2, 'compare', 'held.qcow2', 'other.qcow2')
+  await bothRefuse(1, 'convert', '-O', 'raw', 'held.qcow2', 'copy.raw')
+  await bothRefuse(1, 'check', '-U', '-r', 'all', 'held.qcow2')
+})
+
 test('what qemu-img has and this program does not is refused by name', async () => {
   const { run, prepare } = pairOfFolders()
   await prepare('create', '-q', '-f', 'qcow2', 'a.qcow2', '1M')
   for (const [args, word] of [
     [['info', '--image-opts', 'driver=qcow2,file.filename=a.qcow2'], '--image-opts'],
     [['info', '--object', 'secret,id=a', 'a.qcow2'], '--object'],
-    [['check', '-U', 'a.qcow2'], '--force-share'],
+    [['rebase', '-U', '-b', '', 'a.qcow2'], '--force-share'],
+    [['convert', '-r', '1M', 'a.qcow2', 'b.raw'], '--rate-limit'],
     [['rebase', '-t', 'nope', '-b', '', 'a.qcow2'], "'nope'"],
     [['amend', 'a.qcow2'], 'amend'],
   ] as const) {

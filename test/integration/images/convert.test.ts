@@ -131,6 +131,102 @@ test('compressed clusters of text are small, and qemu-img and 7-Zip read them', 
   expect((await readFile(`${folder('out')}/${name}`)).equals(await readFile(source))).toBe(true)
 })
 
+test.each(['raw', 'qcow2', 'vmdk', 'vhd', 'vhdx'] as const)(
+  'I35: into a %s that is there, in place; what lies behind stays, and nothing else is taken for an option',
+  async (format) => {
+    const { images } = openRuntime()
+    const folder = makeFolder()
+    const [source, target, expected] = [folder('source.qcow2'), folder('target'), folder('expected.raw')]
+    await images.create(source, { format: 'qcow2', size: '2M' })
+    await qemuIo(source, ['write -P 0x11 100k 300k', 'write -P 0x12 2047k 1k'])
+    const kept = Buffer.alloc(3 * MIB, 0x77)
+    await images.create(target, { format, size: '3M' })
+    for (const bytes of [kept, Buffer.alloc(3 * MIB)]) {
+      {
+        await using disk = await images.open(target, { format })
+        await disk.write(0, bytes)
+      }
+      const options = { existing: true, format, targetIsZero: bytes !== kept } as const
+      const told: number[] = []
+      const info = await images.convert(source, target, { ...options, onProgress: ({ done }) => void told.push(done) })
+      expect(info).toMatchObject({ path: target, format, virtualBytes: 3 * MIB })
+      expect(told.at(-1)).toBe(2 * MIB)
+      await qemuImg('convert', '-O', 'raw', source, expected)
+      writeFileSync(expected, Buffer.concat([await readFile(expected), bytes.subarray(2 * MIB)]))
+      await qemuImg('compare', '-F', 'raw', '-f', format === 'vhd' ? 'vpc' : format, target, expected)
+    }
+    const refused = async (options: object, code: string) =>
+      expect(
+        await rejection(images.convert(source, target, { existing: true, format, ...options } as never)),
+      ).toMatchObject({ code, op: 'images.convert' })
+    await refused({ size: '3M' }, 'INVALID_ARGUMENT')
+    await refused({ overwrite: true }, 'INVALID_ARGUMENT')
+    await refused({ backing: { path: source, format: 'qcow2' } }, 'INVALID_ARGUMENT')
+    await refused({ compress: true }, 'UNSUPPORTED')
+    await refused({ existing: 'yes' }, 'INVALID_ARGUMENT')
+  },
+)
+
+test('I53: a conversion in place that is aborted leaves a sound image', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [source, target] = [folder('source.raw'), folder('target.qcow2')]
+  writeFileSync(source, Buffer.alloc(64 * MIB, 0x5a))
+  await images.create(target, { format: 'qcow2', size: '64M' })
+  const stop = new AbortController()
+  const reason = new Error('not this one')
+  const aborted = images.convert(source, target, {
+    existing: true,
+    sourceFormat: 'raw',
+    signal: stop.signal,
+    onProgress: ({ done }) => {
+      if (done > 0) stop.abort(reason)
+    },
+  })
+  expect(await rejection(aborted)).toBe(reason)
+  expect(await images.check(target)).toMatchObject({ corruptions: 0 })
+  await images.convert(source, target, { existing: true, sourceFormat: 'raw' })
+  await qemuImg('compare', '-f', 'raw', source, target)
+})
+
+test('shared: what another program writes is examined, mapped, measured, compared and converted when asked to', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const held = folder('held.qcow2')
+  await images.create(held, { format: 'qcow2', size: '1M' })
+  await qemuIo(held, ['write -P 7 0 64k'])
+  await images.create(folder('same.qcow2'), { format: 'qcow2', size: '1M' })
+  await qemuIo(folder('same.qcow2'), ['write -P 7 0 64k'])
+  const holder = await holdInQemu(held)
+  const extents = async (shared: boolean) => {
+    let count = 0
+    for await (const _ of images.map(held, { shared })) count++
+    return count
+  }
+  const calls = (shared: boolean) => [
+    images.info(held, { shared }),
+    images.check(held, { shared }),
+    images.measure({ source: held, format: 'raw', shared }),
+    images.compare(held, folder('same.qcow2'), { shared }),
+    images.convert(held, folder('copy.raw'), { format: 'raw', overwrite: true, shared }),
+    extents(shared),
+  ]
+  for (const refused of await Promise.all(calls(false).map((call) => rejection(call))))
+    expect(refused).toMatchObject({ code: 'IMAGE_LOCKED' })
+  const [info, check, measured, compared, , count] = await Promise.all(calls(true))
+  expect({ info, check, measured, compared, count }).toMatchObject({
+    info: { virtualBytes: MIB },
+    check: { corruptions: 0 },
+    measured: { fullyAllocatedBytes: MIB },
+    compared: { identical: true },
+    count: 2,
+  })
+  expect(await rejection(images.check(held, { shared: true, repair: 'all' }))).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+  })
+  await holder.release()
+})
+
 test('I56: an aborted or refused conversion leaves no target, and an old one as it was', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()

@@ -34,8 +34,10 @@ struct ImageState {
 
   File& file;
   Header header;
-  MetadataShare tables;        // what the members below take
-  std::uint64_t file_end = 0;  // the file's length, as far as we know or have written it
+  MetadataShare tables;  // what the members below take
+  // The file's length, as far as we know or have written it; on a block device, once it is written, where the image
+  // ends.
+  std::uint64_t file_end = 0;
   std::vector<std::uint64_t> l1;
   std::vector<std::uint64_t> refcount_table;
   std::vector<Snapshot> snapshots;

@@ -365,6 +365,9 @@ Status Writer::survey(ProgressSink& progress, const CancelToken& cancel) {
   // What could not be followed may use any cluster inside the file.
   if (too_large || !survey->complete || survey->refcounts_damaged) allocator_.skip_to_file_end();
   if (!too_large) allocator_.set_in_use(std::move(survey->counts));
+  // On a block device the image ends where the last of it does, and grows from there.
+  const auto end = allocator_.found_end();
+  if (end && image_.file.has_fixed_size()) image_.file_end = *end << image_.geometry().cluster_bits;
   return {};
 }
 

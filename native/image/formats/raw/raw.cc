@@ -54,6 +54,10 @@ class RawBlock final : public Block {
         done += extent.length;
         continue;
       }
+      if (TRY(file_.zero(offset + done, extent.length))) {
+        done += extent.length;
+        continue;
+      }
       const std::uint64_t part = std::min(extent.length, kZeroChunk);
       zeros.resize(std::max<std::size_t>(zeros.size(), part));
       TRY(file_.write_at(offset + done, Bytes(zeros).first(part)));
