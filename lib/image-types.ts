@@ -236,7 +236,7 @@ export type ConvertOptions = ImageCreateOptions &
   }
 /**
  * The target is an image that is there already, or a block device: from its beginning on it is written over in place, and what lies behind
- * the source's end stays. When this fails or is aborted it is sound, but not as before. IMAGE_TOO_SMALL if it is smaller than the source.
+ * the source's end (in sectors of 512) stays. When this fails or is aborted it is sound, but not as before. IMAGE_TOO_SMALL if it is smaller than the source.
  */
 export interface ConvertIntoOptions extends ConvertSource {
   existing: true

@@ -102,6 +102,8 @@ function newTarget(format: DiskFormat, values: TargetValues): ConvertOptions {
     compress: values.compress,
   }
   const path = values.backing ?? image.backing
+  if (path === undefined && values['backing-format'] !== undefined)
+    throw new CommandError('-F takes a backing file, -B')
   if (path === undefined) return options
   const backingFormat = formatOf(values['backing-format']) ?? image.backingFormat
   if (backingFormat === undefined)
@@ -109,16 +111,20 @@ function newTarget(format: DiskFormat, values: TargetValues): ConvertOptions {
   return { ...options, backing: { path, format: backingFormat } }
 }
 
+/** What is read of it is the source's whatever it stands on, so that -B changes nothing. */
 function existingTarget(format: DiskFormat, values: TargetValues): ConvertIntoOptions {
   if (values.options) throw new CommandError('-o has no effect when skipping image creation')
-  if (values.backing)
-    throw new CommandError('-B has no effect when skipping image creation: the target records its own')
   if (values.compress) throw new CommandError('-c takes a new image: what one holds already is not compressed')
   return { existing: true, format, targetIsZero: values['target-is-zero'] }
 }
 
+/** What cannot be asked is none: the conversion tells why. */
 function isBlockDevice(path: string): boolean {
-  return statSync(path, { throwIfNoEntry: false })?.isBlockDevice() === true
+  try {
+    return statSync(path).isBlockDevice()
+  } catch {
+    return false
+  }
 }
 
 function threads(text: string): number {

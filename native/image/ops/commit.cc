@@ -34,9 +34,10 @@ Status require_overlay(const Layer& overlay, const CommitOptions& options) {
         .on(overlay.path)
         .advise("remove its internal snapshots first");
   }
-  if (!overlay.regular) {
-    return Error(ErrorCode::kUnsupported, printable(overlay.path) + " is a block device, which cannot be made shorter")
-        .on(overlay.path);
+  if (options.overlay == Committed::kRemoved && !overlay.regular) {
+    return Error(ErrorCode::kUnsupported, printable(overlay.path) + " is a block device, which is not removed")
+        .on(overlay.path)
+        .advise("keep the overlay");
   }
   if (options.overlay == Committed::kRemoved && !overlay.files_beside.empty()) {
     return Error(ErrorCode::kUnsupported, printable(overlay.path) + " consists of several files, which are not removed")
@@ -82,7 +83,9 @@ Result<Below> open_below(const Layer& overlay, const CommitOptions& options, Ope
 Status require_fits(const Layer& base, std::uint64_t size) {
   if (base.block->size() >= size) return {};
   Status can = base.block->can_resize(size);
-  if (can.ok() && !base.regular) can = Error(ErrorCode::kUnsupported, "it is a block device");
+  if (can.ok() && !base.regular && base.block->format() == DiskFormat::kRaw) {
+    can = Error(ErrorCode::kUnsupported, "it is a block device");
+  }
   if (can.ok()) return {};
   return Error(ErrorCode::kImageTooSmall, printable(base.path) + " has " + std::to_string(base.block->size()) +
                                               " bytes, the overlay " + std::to_string(size) +

@@ -176,6 +176,11 @@ Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& 
 Result<ImageInfo> convert_into(const Source& source, const std::string& path, const ConvertInto& target,
                                const ConvertOptions& options, OperationContext& context) {
   const std::shared_ptr<OpenImage> image = TRY(OpenImage::open(path, {.format = target.format}, context));
+  const auto& layers = source.chain.layers;
+  // Locked, unless it is read without locks.
+  if (std::ranges::any_of(layers, [&](const Layer& each) { return each.identity == image->identity(); })) {
+    return Error(ErrorCode::kInvalidArgument, "target: " + printable(path) + " is a file of the source").on(path);
+  }
   const std::uint64_t size = source.size();
   if (image->size() < size) {
     return Error(ErrorCode::kImageTooSmall, printable(path) + " has " + std::to_string(image->size()) +

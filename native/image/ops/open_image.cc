@@ -23,6 +23,7 @@ Result<std::shared_ptr<OpenImage>> OpenImage::open(const std::string& path, cons
 OpenImage::OpenImage(ImageChain chain, const OpenImageOptions& options)
     : path_(chain.layers.front().path),
       format_(chain.layers.front().block->format()),
+      identity_(chain.layers.front().identity),
       size_(chain.size()),
       unit_(chain.layers.front().block->allocation_unit()),
       readonly_(options.readonly),

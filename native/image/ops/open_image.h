@@ -34,6 +34,7 @@ class OpenImage {
   DiskFormat format() const { return format_; }
   std::uint64_t size() const { return size_; }
   std::uint64_t allocation_unit() const { return unit_; }
+  FileIdentity identity() const { return identity_; }
   bool readonly() const { return readonly_; }
 
   // Within the disk, else kInvalidArgument; kInvalidArgument too for an image that is closed, or to be read only.
@@ -55,6 +56,7 @@ class OpenImage {
 
   const std::string path_;
   const DiskFormat format_;
+  const FileIdentity identity_;
   const std::uint64_t size_, unit_;
   const bool readonly_;
   Mutex mutex_;

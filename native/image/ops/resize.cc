@@ -39,7 +39,7 @@ Status require_resizable(const Layer& image, const ResizeOptions& options, std::
         .advise("give shrink: true once the guest keeps nothing there");
   }
   TRY(require_preallocatable(image, options, size));
-  if (!image.regular) {
+  if (!image.regular && image.block->format() == DiskFormat::kRaw) {
     return Error(ErrorCode::kUnsupported, printable(image.path) + " is a block device, which stays as large as it is")
         .on(image.path)
         .advise("resize the device itself");

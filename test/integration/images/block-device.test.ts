@@ -1,6 +1,6 @@
 // Block devices: a disk that is no file, read and written in place as one; qemu-img is the judge.
 import { createHash } from 'node:crypto'
-import { existsSync, openSync, readFileSync, readSync } from 'node:fs'
+import { closeSync, existsSync, fsyncSync, openSync, readFileSync, readSync, writeSync } from 'node:fs'
 import { expect, onTestFinished, type TestContext, test } from 'vitest'
 import { sluicebox } from '../../support/cli.js'
 import { makeFolder } from '../../support/folder.js'
@@ -24,6 +24,7 @@ function sumOf(device: string, bytes: number): string {
   const all = Buffer.alloc(bytes)
   const fd = openSync(device, 'r')
   expect(readSync(fd, all, 0, bytes, 0)).toBe(bytes)
+  closeSync(fd)
   return createHash('sha256').update(all).digest('hex')
 }
 
@@ -128,6 +129,39 @@ test('a qcow2 image on a device grows over it, as far as that goes', async ({ sk
   expect(await rejection(full)).toMatchObject({ code: 'NO_SPACE' })
   expect(await images.check(device)).toMatchObject({ corruptions: 0 })
   await qemuIo(device, ['read 0 12M'])
+})
+
+test('a qcow2 image on a device is resized, repaired, and committed into a file', async ({ skip }) => {
+  const folder = makeFolder()
+  const { images } = openRuntime()
+  await qemuImg('create', '-q', '-f', 'qcow2', folder('base.qcow2'), '6M')
+  await qemuImg('create', '-q', '-f', 'raw', folder('there'), '12M')
+  const device = await deviceOver(folder('there'), skip)
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', folder('base.qcow2'), '-F', 'qcow2', device)
+  await qemuIo(device, ['write -P 7 0 1M'])
+  const runtime = openRuntime({ allowPaths: [folder(), '/dev'] })
+  expect(await rejection(runtime.images.commit(device, { keepOverlay: false }))).toMatchObject({ code: 'UNSUPPORTED' })
+  expect(await runtime.images.commit(device)).toMatchObject({ bytesCommitted: MIB })
+  await qemuIo(folder('base.qcow2'), ['read -P 7 0 1M', 'read -P 0 1M 5M'])
+  expect(await images.check(device)).toMatchObject({ ok: true, allocatedClusters: 0 })
+
+  await qemuImg('create', '-q', '-f', 'qcow2', device, '6M')
+  await qemuIo(device, ['write -P 7 0 1M'])
+  expect(await images.resize(device, '8M')).toMatchObject({ virtualBytes: 8 * MIB })
+  await qemuIo(device, ['read -P 7 0 1M', 'read -P 0 1M 7M'])
+  expect(await images.resize(device, '1M', { shrink: true })).toMatchObject({ virtualBytes: MIB })
+  await qemuImg('check', '-q', '-f', 'qcow2', device)
+
+  // The refcount table's first entry leads nowhere.
+  const fd = openSync(device, 'r+')
+  writeSync(fd, Buffer.from([0, 0, 0, 0, 0, 0xff, 0, 0]), 0, 8, 65_536)
+  fsyncSync(fd)
+  closeSync(fd)
+  expect(await images.check(device)).toMatchObject({ ok: false })
+  expect(await images.check(device, { repair: 'all' })).toMatchObject({ corruptions: 0 })
+  expect(await images.check(device)).toMatchObject({ ok: true })
+  await qemuImg('check', '-q', '-f', 'qcow2', device)
+  await qemuIo(device, ['read -P 7 0 1M'])
 })
 
 async function readAll(images: ReturnType<typeof openRuntime>['images'], path: string): Promise<Buffer> {

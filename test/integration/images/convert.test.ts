@@ -221,10 +221,12 @@ test('shared: what another program writes is examined, mapped, measured, compare
     compared: { identical: true },
     count: 2,
   })
+  const onto = { existing: true, format: 'qcow2', shared: true } as const
+  await holder.release()
+  expect(await rejection(images.convert(held, held, onto))).toMatchObject({ code: 'INVALID_ARGUMENT' })
   expect(await rejection(images.check(held, { shared: true, repair: 'all' }))).toMatchObject({
     code: 'INVALID_ARGUMENT',
   })
-  await holder.release()
 })
 
 test('I56: an aborted or refused conversion leaves no target, and an old one as it was', async () => {

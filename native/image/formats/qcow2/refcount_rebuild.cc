@@ -17,11 +17,24 @@ struct NewStructure {
   std::uint64_t clusters() const { return blocks.size() + table_clusters; }
 };
 
+// Behind everything that may be anybody's: behind the file, or on a block device behind the old structure, whose
+// clusters nobody counts any more, as the rest is counted.
+std::uint64_t first_free(const ImageState& image, const Survey& survey) {
+  const Geometry& geometry = image.geometry();
+  if (!image.file.has_fixed_size()) return geometry.clusters_for(image.file_end);
+  const std::uint64_t table = image.header.refcount_table_offset >> geometry.cluster_bits;
+  std::uint64_t end = table + image.header.refcount_table_clusters;
+  for (std::size_t i = 0; i < survey.usable_blocks.size(); ++i) {
+    if (survey.usable_blocks[i]) end = std::max(end, (image.refcount_table[i] >> geometry.cluster_bits) + 1);
+  }
+  return end;
+}
+
 // The new clusters need blocks themselves, so this settles in a few rounds.
 void place(const ImageState& image, const Survey& survey, NewStructure& made) {
   const Geometry& geometry = image.geometry();
   const std::uint64_t per_block = geometry.refcounts_per_block();
-  made.first_cluster = geometry.clusters_for(image.file_end);
+  made.first_cluster = first_free(image, survey);
   survey.counts.for_each([&](std::uint64_t cluster, std::uint32_t) {
     made.blocks.insert(cluster / per_block);
     // A last cluster that the file's end cuts short, or a compressed span's last, may reach past it.
