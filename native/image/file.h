@@ -54,6 +54,8 @@ class File {
 Status read_padded(const File& file, std::uint64_t offset, MutableBytes out);
 // Reads exactly `out`; a short file is kImageCorrupt, naming `what`.
 Status read_exact(const File& file, std::uint64_t offset, MutableBytes out, const char* what);
+// Zeros over what is data there: holes read as zeros already, and stay.
+Status write_zeros(File& file, std::uint64_t offset, std::uint64_t length);
 
 // The real thing. The descriptor is a regular file or block device.
 class PosixFile final : public File {

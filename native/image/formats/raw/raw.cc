@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <limits>
-#include <vector>
 
 #include "base/checked.h"
 #include "image/printable.h"
@@ -12,7 +11,6 @@ namespace sluicebox::image::raw {
 namespace {
 
 constexpr std::uint64_t kSector = 512;
-constexpr std::uint64_t kZeroChunk = 1u << 20;
 
 class RawBlock final : public Block {
  public:
@@ -47,23 +45,7 @@ class RawBlock final : public Block {
   Status write_zeros(std::uint64_t offset, std::uint64_t length) override {
     TRY(require_writable());
     TRY(within_disk(offset, length, "write"));
-    std::vector<std::byte> zeros;
-    for (std::uint64_t done = 0; done < length;) {
-      const FileExtent extent = TRY(file_.extent_at(offset + done, length - done));
-      if (!extent.data) {  // a hole reads as zeros already
-        done += extent.length;
-        continue;
-      }
-      if (TRY(file_.zero(offset + done, extent.length))) {
-        done += extent.length;
-        continue;
-      }
-      const std::uint64_t part = std::min(extent.length, kZeroChunk);
-      zeros.resize(std::max<std::size_t>(zeros.size(), part));
-      TRY(file_.write_at(offset + done, Bytes(zeros).first(part)));
-      done += part;
-    }
-    return {};
+    return image::write_zeros(file_, offset, length);
   }
 
   Status flush() override { return file_.sync(); }

@@ -4,12 +4,6 @@
 
 namespace sluicebox::image::vhdx {
 
-namespace {
-
-constexpr std::uint64_t kZerosAtOnce = 1u << 20;
-
-}  // namespace
-
 void ReplayedFile::apply(LogChange change) {
   if (change.length == 0) return;
   const std::uint64_t end = change.offset + change.length;
@@ -64,24 +58,13 @@ Status ReplayedFile::write_back() {
     if (change.bytes) {
       TRY(file_.write_at(begin, Bytes(*change.bytes).subspan(change.skip, change.end - begin)));
     } else {
-      TRY(write_zeros(begin, change.end));
+      // A log that asks for zeros over a hole of many tebibytes costs nothing.
+      TRY(write_zeros(file_, begin, change.end - begin));
     }
   }
   TRY(file_.sync());
   changes_.clear();
   least_bytes_ = 0;
-  return {};
-}
-
-// Holes read as zeros already: a log that asks for zeros over a hole of many tebibytes costs nothing.
-Status ReplayedFile::write_zeros(std::uint64_t begin, std::uint64_t end) {
-  const std::vector<std::byte> zeros(std::min(end - begin, kZerosAtOnce));
-  while (begin < end) {
-    const FileExtent extent = TRY(file_.extent_at(begin, end - begin));
-    const std::uint64_t part = extent.data ? std::min(extent.length, kZerosAtOnce) : extent.length;
-    if (extent.data) TRY(file_.write_at(begin, Bytes(zeros).first(part)));
-    begin += part;
-  }
   return {};
 }
 

@@ -42,7 +42,6 @@ class ReplayedFile final : public File {
     std::uint64_t skip = 0;                               // of `bytes`
   };
   void make_gap(std::uint64_t begin, std::uint64_t end);
-  Status write_zeros(std::uint64_t begin, std::uint64_t end);
   Status require_written_back() const;
 
   File& file_;
