@@ -212,7 +212,7 @@ export interface CommitResult {
 export interface ResizeOptions extends Cancellable, Progressive<'zero' | 'allocate' | 'header'> {
   /** Needed to make a disk smaller: what lies beyond the new end is lost. Default false. */
   shrink?: boolean
-  /** Of what the disk gains; default 'off'. 'metadata' maps it, which a raw image has no use for; 'falloc' gives it space, 'full' writes zeros. */
+  /** Of what a raw or qcow2 disk gains; default 'off'. 'metadata' maps it, which a raw image has no use for; 'falloc' gives it space, 'full' writes zeros. */
   preallocation?: 'off' | 'metadata' | 'falloc' | 'full'
   /** The image's own format, where it must not be probed. */
   format?: DiskFormat
@@ -351,9 +351,9 @@ export interface Images {
    */
   commit(path: string, options?: CommitOptions): Promise<CommitResult>
   /**
-   * Makes a raw or qcow2 disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
+   * Makes a raw, qcow2 or vhdx disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
    * guest's to fit, before it gets smaller and after it got larger.
-   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk, vhd, vhdx; internal snapshots of version 2, bitmaps), NO_SPACE
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk, vhd; internal snapshots of version 2, bitmaps), NO_SPACE
    */
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
   /**

@@ -20,7 +20,13 @@ constexpr std::uint64_t kZerosChunk = 1u << 20;
 
 Status require_preallocatable(const Layer& image, const ResizeOptions& options, std::uint64_t size) {
   if (options.preallocation == Preallocation::kOff) return {};
-  if (image.block->format() == DiskFormat::kRaw && options.preallocation == Preallocation::kMetadata) {
+  const DiskFormat format = image.block->format();
+  if (format != DiskFormat::kRaw && format != DiskFormat::kQcow2) {
+    return Error(ErrorCode::kUnsupported, std::string("preallocation: what a ") + format_name(format) +
+                                              " disk gains is not allocated beforehand")
+        .on(image.path);
+  }
+  if (format == DiskFormat::kRaw && options.preallocation == Preallocation::kMetadata) {
     return Error(ErrorCode::kInvalidArgument, "preallocation: a raw image has no metadata to preallocate")
         .on(image.path);
   }

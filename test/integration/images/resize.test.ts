@@ -1,5 +1,5 @@
 // images.resize: what a guest reads stays, what it gains is zeros, and nothing shrinks unasked.
-import { statSync, writeFileSync } from 'node:fs'
+import { readdirSync, statSync, writeFileSync } from 'node:fs'
 import { expect, test } from 'vitest'
 import { bytesOf, makeFolder } from '../../support/folder.js'
 import { openRuntime, rejection } from '../../support/producer.js'
@@ -48,6 +48,39 @@ test('I34: a smaller disk needs shrink: true; then it loses its end, which does 
     if (format === 'qcow2') expect((await program('qemu-img', ['check', disk])).code).toBe(0)
   }
 })
+
+test.each([
+  ['vhdx', 'dynamic'],
+  ['vhdx', 'fixed'],
+] as const)(
+  'I34: a %s, %s, gets larger and smaller, and QEMU, 7-Zip and libvhdi read what is there then',
+  async (format, subformat) => {
+    const { images } = openRuntime()
+    const folder = makeFolder()
+    const disk = folder(`disk.${format}`)
+    const qemu = format
+    await images.create(disk, { format, subformat, size: '5M' })
+    await qemuIo(disk, ['write -P 0x31 0 5M'], qemu)
+    const agrees = async (bytes: number, commands: string[]) => {
+      expect(JSON.parse(await qemuImg('info', '--output=json', '-f', qemu, disk))['virtual-size']).toBe(bytes)
+      await reads(disk, commands, qemu)
+      await images.convert(disk, folder('copy.raw'), { format: 'raw', sourceFormat: format, overwrite: true })
+      await qemuImg('compare', '-f', qemu, '-F', 'raw', disk, folder('copy.raw'))
+      expect((await program('7zz', ['e', '-y', `-o${folder('out')}`, disk])).code).toBe(0)
+      const [name] = readdirSync(folder('out'))
+      expect(bytesOf(folder(`out/${name}`))).toBe(bytesOf(folder('copy.raw')))
+      expect(await images.check(disk, { format })).toMatchObject({ ok: true })
+    }
+    expect(await rejection(images.resize(disk, '3M', { format }))).toMatchObject({ argument: 'shrink' })
+    expect(await images.resize(disk, '300M', { format })).toMatchObject({ virtualBytes: 300 * MIB })
+    await agrees(300 * MIB, ['read -P 0x31 0 5M', 'read -P 0 5M 295M'])
+    await qemuIo(disk, ['write -P 0x32 299M 1M'], qemu)
+    expect(await images.resize(disk, '3M', { format, shrink: true })).toMatchObject({ virtualBytes: 3 * MIB })
+    await agrees(3 * MIB, ['read -P 0x31 0 3M'])
+    await images.resize(disk, '9M', { format })
+    await agrees(9 * MIB, ['read -P 0x31 0 3M', 'read -P 0 3M 6M'])
+  },
+)
 
 test('I34: sizes are rounded up to 512, as those of new images are; the same size changes nothing', async () => {
   const { images } = openRuntime()

@@ -44,6 +44,13 @@ struct TableShape {
     if (has_parent) return div_round_up(blocks, chunk_blocks) * (chunk_blocks + 1);
     return blocks == 0 ? 0 : blocks + (blocks - 1) / chunk_blocks;
   }
+  // How many blocks so many entries can tell of.
+  std::uint64_t most_blocks(std::uint64_t most_entries) const {
+    const std::uint64_t chunks = most_entries / (chunk_blocks + 1);
+    return has_parent ? chunks * chunk_blocks : most_entries - chunks;
+  }
+  // The first entry that tells nothing of the disk, but for the bitmap of the last chunk, which may lie behind it.
+  std::uint64_t end() const { return has_parent ? entry_of_block(blocks) : entries(); }
   std::uint64_t entry_of_block(std::uint64_t block) const { return block + block / chunk_blocks; }
   std::uint64_t entry_of_bitmap(std::uint64_t block) const { return bitmap_of_entry(entry_of_block(block)); }
   // Of the bitmap that tells of a block's sectors, by the block's own entry.

@@ -159,8 +159,7 @@ class Loader {
   }
 
   Status check_shape() {
-    const Metadata& metadata = image_.metadata;
-    image_.shape = TableShape(metadata.disk_bytes, metadata.block_size, metadata.logical_sector, metadata.has_parent);
+    image_.shape = image_.shape_of(image_.metadata.disk_bytes);
     const std::uint64_t bytes = image_.shape.entries() * 8;
     if (bytes > image_.regions.table.length) {
       return image_.corrupt("the table of blocks does not cover the disk", image_.regions.table.offset);
@@ -186,12 +185,6 @@ class Loader {
     return judge_entries();
   }
 
-  bool has_place(std::uint64_t index) const {
-    const BlockState state = state_of(image_.table[index]);
-    if (image_.shape.is_bitmap(index)) return image_.shape.has_parent && state != BlockState::kNotPresent;
-    return state == BlockState::kPresent || state == BlockState::kPartlyPresent;
-  }
-
   bool is_lawful(std::uint64_t index) const {
     const auto state = static_cast<unsigned>(state_of(image_.table[index]));
     if (image_.shape.is_bitmap(index)) return !image_.shape.has_parent || state == 0 || state == 6;
@@ -203,16 +196,15 @@ class Loader {
   // Where blocks lie over one another, or over what tells about them, nobody can say whose the bytes are.
   Status judge_entries() {
     std::uint64_t present = 0;
-    for (std::uint64_t i = 0; i < image_.table.size(); ++i) present += has_place(i) ? 1 : 0;
+    for (std::uint64_t i = 0; i < image_.table.size(); ++i) present += image_.has_place(i) ? 1 : 0;
     TRY(image_.tables.take(present * sizeof(PlacedBlock)));
     std::vector<PlacedBlock> placed;
     placed.reserve(present);
     for (std::uint64_t i = 0; i < image_.table.size(); ++i) {
       if (!is_lawful(i)) mark(i);
-      if (!has_place(i)) continue;
+      if (!image_.has_place(i)) continue;
       const std::uint64_t begin = offset_of(image_.table[i]);
-      const std::uint64_t length = image_.shape.is_bitmap(i) ? kBitmapBlockBytes : image_.metadata.block_size;
-      const auto end = checked_add(begin, length);
+      const auto end = checked_add(begin, image_.bytes_of(i));
       if (!end || *end > file_bytes_ || std::ranges::any_of(image_.taken, [&](const TakenRange& range) {
             return begin < range.end && range.begin < *end;
           })) {

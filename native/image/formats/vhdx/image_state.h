@@ -46,6 +46,19 @@ struct ImageState {
 
   // A log that is to be replayed, or that was begun and has nothing sound in it.
   bool has_log() const { return !is_nil(header.log); }
+  // Of a disk of another size, in the same blocks.
+  TableShape shape_of(std::uint64_t disk_bytes) const {
+    return {disk_bytes, metadata.block_size, metadata.logical_sector, metadata.has_parent};
+  }
+  // Whether an entry says that something lies in the file, and how many bytes those are.
+  bool has_place(std::uint64_t entry) const {
+    const BlockState state = state_of(table[entry]);
+    if (shape.is_bitmap(entry)) return shape.has_parent && state != BlockState::kNotPresent;
+    return state == BlockState::kPresent || state == BlockState::kPartlyPresent;
+  }
+  std::uint64_t bytes_of(std::uint64_t entry) const {
+    return shape.is_bitmap(entry) ? kBitmapBlockBytes : metadata.block_size;
+  }
   // Where a block's sectors begin in its bitmap.
   std::uint64_t first_bit(std::uint64_t block) const {
     return block % shape.chunk_blocks * (metadata.block_size / metadata.logical_sector);

@@ -1,5 +1,6 @@
 #include "image/formats/vhdx/region_table.h"
 
+#include <algorithm>
 #include <optional>
 #include <string>
 
@@ -59,6 +60,17 @@ Result<RegionTable> parse_region_table(Bytes bytes) {
     return bad_regions("the regions lie over one another", kRegionEntriesAt);
   }
   return RegionTable{.table = *table, .metadata = *metadata};
+}
+
+void place_table(MutableBytes bytes, const Region& place) {
+  const std::uint32_t count = std::min(load_le32(bytes.data() + kRegionCountAt), kMaxRegions);
+  for (std::size_t i = 0; i < count; ++i) {
+    std::byte* entry = bytes.data() + kRegionEntriesAt + i * kRegionEntryBytes;
+    if (load_guid(entry) != kTableRegion) continue;
+    store_le64(entry + 16, place.offset);
+    store_le32(entry + 24, place.length);
+  }
+  store_le32(bytes.data() + kRegionChecksumAt, crc32c_padded(bytes, kRegionChecksumAt, kRegionTableBytes));
 }
 
 std::array<std::byte, kRegionTableUsedBytes> serialize_region_table(const RegionTable& regions) {

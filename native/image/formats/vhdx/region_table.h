@@ -25,6 +25,8 @@ inline constexpr std::size_t kRegionTableUsedBytes = 16 + 2 * 32;
 
 // `bytes` are 64 KiB. kUnsupported for a region that must be known and is not, else kImageCorrupt.
 Result<RegionTable> parse_region_table(Bytes bytes);
+// In such bytes, which were read so, the table of blocks has another place; with a checksum.
+void place_table(MutableBytes bytes, const Region& place);
 // The first bytes of 64 KiB; the others are zeros, and the checksum is of all.
 std::array<std::byte, kRegionTableUsedBytes> serialize_region_table(const RegionTable& regions);
 

@@ -4,9 +4,9 @@
 
 #include "image/block_range.h"
 #include "image/formats/vhdx/block_map.h"
+#include "image/formats/vhdx/changed_pages.h"
 #include "image/formats/vhdx/check.h"
 #include "image/formats/vhdx/image_state.h"
-#include "image/formats/vhdx/parent_pages.h"
 #include "image/formats/vhdx/writer.h"
 #include "image/printable.h"
 
@@ -49,6 +49,9 @@ class VhdxBlock final : public Block {
   Status renew_content_id() override;
   Status can_set_backing(const std::optional<BackingReference>& backing) const override;
   Status set_backing(const std::optional<BackingReference>& backing) override;
+  Status can_resize(std::uint64_t size) const override;
+  Status make_room(std::uint64_t size) override;
+  Status resize(std::uint64_t size) override;
   Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
@@ -105,8 +108,10 @@ Status VhdxBlock::readable(std::uint64_t offset, std::uint64_t length) const {
 }
 
 Status VhdxBlock::writable(std::uint64_t offset, std::uint64_t length) const {
-  TRY(readable(offset, length));
-  TRY(check_whole_units(offset, length, allocation_unit(), size()));
+  const std::uint64_t end = writer_ ? writer_->reach() : size();
+  TRY(readable(0, 0));
+  TRY(check_range(offset, length, end));
+  TRY(check_whole_units(offset, length, allocation_unit(), end));
   if (!writer_) return read_only();
   return may_be_written(Writing::kBytes);
 }
@@ -205,6 +210,43 @@ Status VhdxBlock::set_backing(const std::optional<BackingReference>& backing) {
   TRY(can_set_backing(backing));
   TRY(writable(0, 0));
   return writer_->change_parent(TRY(names_of(backing)));
+}
+
+Status VhdxBlock::can_resize(std::uint64_t bytes) const {
+  const std::string& path = image_->file.path();
+  const auto refuse = [&](const std::string& text) {
+    return Error(ErrorCode::kInvalidArgument, "size: " + text).on(path);
+  };
+  // Others reckon the table of an empty disk to have 2^32 entries.
+  if (bytes == 0) return refuse("a vhdx holds at least one sector");
+  if (bytes > kMaxDiskBytes) return refuse(std::to_string(bytes) + " bytes are more than the 64 TiB of a vhdx");
+  const std::uint64_t sector = allocation_unit();
+  if (bytes % sector != 0) {
+    return refuse(std::to_string(bytes) + " bytes are no whole sectors of " + std::to_string(sector));
+  }
+  const TableShape shape = image_->shape_of(bytes);
+  if (shape.entries() * 8 <= kMaxTableBytes) return {};
+  const std::uint64_t block_size = image_->metadata.block_size;
+  return Error(ErrorCode::kUnsupported, "size: " + std::to_string(bytes) + " bytes in blocks of " +
+                                            std::to_string(block_size) + " need a table above " +
+                                            std::to_string(kMaxTableBytes / kMiB) + " MiB; the disk can have " +
+                                            std::to_string(shape.most_blocks(kMaxTableBytes / 8) * block_size))
+      .on(path)
+      .advise("convert it to a vhdx with a larger blockSize");
+}
+
+Status VhdxBlock::make_room(std::uint64_t bytes) {
+  TRY(can_resize(bytes));
+  TRY(writable(0, 0));
+  return bytes > size() ? writer_->make_room(bytes) : ok_status();
+}
+
+// Smaller first, and then the blocks: killed in between, what is beyond the end is hidden, and leaks at most.
+Status VhdxBlock::resize(std::uint64_t bytes) {
+  TRY(can_resize(bytes));
+  TRY(writable(0, 0));
+  if (bytes > writer_->reach()) TRY(writer_->make_room(bytes));
+  return bytes == size() ? ok_status() : writer_->set_disk_size(bytes);
 }
 
 Status VhdxBlock::make_empty() {

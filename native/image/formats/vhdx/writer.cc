@@ -4,7 +4,7 @@
 
 #include "base/checked.h"
 #include "image/formats/vhdx/block_map.h"
-#include "image/formats/vhdx/parent_pages.h"
+#include "image/formats/vhdx/changed_pages.h"
 
 namespace sluicebox::image::vhdx {
 
@@ -17,6 +17,7 @@ constexpr std::uint64_t kLastSequence = ~std::uint64_t{0} - (std::uint64_t{1} <<
 }  // namespace
 
 Status Writer::begin(Change change) {
+  if (failed_) return *failed_;
   const bool disk = change == Change::kDisk;
   if (begun_ && (disk_begun_ || !disk)) return {};
   if (!begun_) TRY(prepare_file());
@@ -98,7 +99,7 @@ Status Writer::write_part(std::uint64_t block, std::uint64_t in_block, Bytes dat
 
 bool Writer::covers(std::uint64_t block, std::uint64_t in_block, std::uint64_t length) const {
   const std::uint64_t block_size = image_.metadata.block_size;
-  return in_block == 0 && length == std::min(block_size, image_.metadata.disk_bytes - block * block_size);
+  return in_block == 0 && length == std::min(block_size, reach() - block * block_size);
 }
 
 // Without a parent, what is not there reads as zeros already.
@@ -173,7 +174,7 @@ Status Writer::show(std::uint64_t block, std::uint64_t begin, std::uint64_t end)
   const std::uint64_t base = image_.first_bit(block);
   TRY(change_bits(block, base + begin / sector, base + end / sector, true));
   const std::uint64_t block_size = image_.metadata.block_size;
-  const std::uint64_t last = base + std::min(block_size, image_.metadata.disk_bytes - block * block_size) / sector;
+  const std::uint64_t last = base + std::min(block_size, reach() - block * block_size) / sector;
   const std::uint64_t bitmap = offset_of(image_.table[image_.shape.entry_of_bitmap(block)]);
   for (std::uint64_t at = base; at < last;) {
     const auto same = TRY(image_.bitmaps.look(bitmap, at, last));
@@ -197,6 +198,7 @@ Status Writer::change_bits(std::uint64_t block, std::uint64_t first, std::uint64
 
 Status Writer::flush() {
   if (!written_) return {};
+  if (failed_) return *failed_;
   TRY(image_.file.sync());
   revealed_ = next_;  // from here on, what fails may have revealed a block all the same
   TRY(reveal());
@@ -267,6 +269,13 @@ Status Writer::change_pages(std::span<const LogPage> pages) {
   const std::uint64_t bytes = TRY(image_.file.size());
   TRY(image_.file.write_at(header.log_offset, serialize_entry(pages, header.log, bytes)));
   TRY(image_.file.sync());
+  Status applied = apply_pages(header, pages);
+  // The next log would take the place of this one, which may be all that makes the change whole.
+  if (!applied.ok()) failed_ = applied.error();
+  return applied;
+}
+
+Status Writer::apply_pages(Header header, std::span<const LogPage> pages) {
   TRY(update_header(header));
   for (const LogPage& page : pages) TRY(image_.file.write_at(page.offset, page.bytes));
   TRY(image_.file.sync());
@@ -275,9 +284,10 @@ Status Writer::change_pages(std::span<const LogPage> pages) {
 }
 
 void Writer::abandon() {
-  if (!begun_ || next_ == revealed_) return;
+  if (!begun_ || failed_) return;
   // As far as that goes: what stays behind is space that nobody points at.
-  (void)cut(revealed_);
+  if (next_ != revealed_) (void)cut(revealed_);
+  if (room_ != 0) (void)drop_beyond_end(room_begin_);
 }
 
 Status Writer::cut(std::uint64_t end) {
@@ -304,10 +314,7 @@ Status Writer::make_empty() {
       TRY(change_entries(entries, {}));
     }
   }
-  std::uint64_t end = 0;
-  for (const TakenRange& range : image_.taken) end = std::max(end, range.end);
-  end = checked_align_up(end, kMiB).value_or(end);
-  return end < next_ ? cut(end) : ok_status();
+  return trim(0);
 }
 
 Status Writer::change_parent(const ParentNames& names) {

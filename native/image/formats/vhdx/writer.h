@@ -10,7 +10,9 @@
 // bitmap has a bit for each sector that is not the parent's.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
+#include <optional>
 #include <set>
 #include <span>
 #include <vector>
@@ -34,6 +36,13 @@ class Writer {
   Status make_empty();
   // A differencing image then names this parent: one step of the log, durable on return.
   Status change_parent(const ParentNames& names);
+  // Before the disk grows: writes may reach up to `disk_bytes` from here on, and nothing of before is there to be read.
+  // A table of blocks that has to be larger than its region moves to the end of the file.
+  Status make_room(std::uint64_t disk_bytes);
+  // One step of the log, durable on return. What a smaller disk had beyond its end goes after that.
+  Status set_disk_size(std::uint64_t disk_bytes);
+  // How far writes may reach.
+  std::uint64_t reach() const { return std::max(room_, image_.metadata.disk_bytes); }
   // What is to change: the file alone, or what a guest sees as well.
   enum class Change : std::uint8_t { kFile, kDisk };
   // What has to be before anything is written; again and again it does nothing.
@@ -59,6 +68,13 @@ class Writer {
   Status change_entries(std::span<const std::uint64_t> entries, std::vector<LogPage> pages);
   std::uint64_t page_of(std::uint64_t entry) const;
   Status change_pages(std::span<const LogPage> pages);
+  Status apply_pages(Header header, std::span<const LogPage> pages);
+  Status move_table(std::uint64_t entries);
+  Status reset_entries(std::uint64_t end, std::uint64_t blocks_at);
+  Status reset_batch(std::uint64_t first, std::uint64_t last, std::uint64_t blocks_at);
+  Status clear_last_block(std::uint64_t disk_bytes);
+  Status drop_beyond_end(std::uint64_t least_end);
+  Status trim(std::uint64_t least_end);
   std::size_t most() const { return most_pages(image_.header.log_length); }
 
   ImageState& image_;
@@ -67,6 +83,9 @@ class Writer {
   std::uint64_t next_ = 0;                   // where the next block goes: the file's end
   std::uint64_t revealed_ = 0;               // the same, up to the blocks that the file may point at
   std::set<std::uint64_t> changed_entries_;  // of the table
+  std::uint64_t room_ = 0;                   // how large the disk is to be; 0: as it is
+  std::uint64_t room_begin_ = 0;             // where the file ended before that
+  std::optional<Error> failed_;              // a log was named, and how far its change came is not known
 };
 
 }  // namespace sluicebox::image::vhdx

@@ -1,4 +1,4 @@
-#include "image/formats/vhdx/parent_pages.h"
+#include "image/formats/vhdx/changed_pages.h"
 
 #include <algorithm>
 #include <map>
@@ -86,6 +86,37 @@ Result<std::vector<LogPage>> parent_pages(const ImageState& image, const ParentN
     return Error(ErrorCode::kInvalidArgument, "backing: its name is longer than the image's log").on(image.file.path());
   }
   return changed;
+}
+
+Result<std::vector<LogPage>> size_pages(const ImageState& image, std::uint64_t disk_bytes) {
+  const Region& region = image.regions.metadata;
+  std::vector<std::byte> bytes(kMetadataTableBytes);
+  TRY(read_exact(image.file, region.offset, bytes, "the vhdx metadata"));
+  const MetadataTable table = TRY(parse_metadata_table(bytes, region.length));
+  std::vector<std::byte> size(8);
+  store_le64(size.data(), disk_bytes);
+  PatchedPages pages(image.file);
+  TRY(pages.put(region.offset + table.disk_size->offset, size));
+  return pages.take();
+}
+
+// Regions that need not be known are told by the table that is read: both copies become that one.
+Result<std::vector<LogPage>> table_pages(const ImageState& image, const Region& place) {
+  std::vector<std::byte> wanted(kRegionTableBytes);
+  const std::size_t read = image.region_table_sound[0] ? 0 : 1;
+  TRY(read_exact(image.file, kRegionTableOffsets[read], wanted, "the vhdx region table"));
+  place_table(wanted, place);
+  std::vector<LogPage> pages;
+  for (const std::uint64_t copy : kRegionTableOffsets) {
+    std::vector<std::byte> present(kRegionTableBytes);
+    TRY(read_exact(image.file, copy, present, "the vhdx region table"));
+    for (std::size_t at = 0; at < kRegionTableBytes; at += kLogSectorBytes) {
+      const Bytes page = Bytes(wanted).subspan(at, kLogSectorBytes);
+      if (std::ranges::equal(page, Bytes(present).subspan(at, kLogSectorBytes))) continue;
+      pages.push_back({.offset = copy + at, .bytes = {page.begin(), page.end()}});
+    }
+  }
+  return pages;
 }
 
 }  // namespace sluicebox::image::vhdx
