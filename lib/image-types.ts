@@ -351,9 +351,9 @@ export interface Images {
    */
   commit(path: string, options?: CommitOptions): Promise<CommitResult>
   /**
-   * Makes a raw, qcow2 or vhdx disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
+   * Makes a raw, qcow2, vhd or vhdx disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
    * guest's to fit, before it gets smaller and after it got larger.
-   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk, vhd; internal snapshots of version 2, bitmaps), NO_SPACE
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk; internal snapshots of version 2, bitmaps), NO_SPACE
    */
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
   /**

@@ -50,6 +50,8 @@ test('I34: a smaller disk needs shrink: true; then it loses its end, which does 
 })
 
 test.each([
+  ['vhd', 'dynamic'],
+  ['vhd', 'fixed'],
   ['vhdx', 'dynamic'],
   ['vhdx', 'fixed'],
 ] as const)(
@@ -58,7 +60,7 @@ test.each([
     const { images } = openRuntime()
     const folder = makeFolder()
     const disk = folder(`disk.${format}`)
-    const qemu = format
+    const qemu = format === 'vhd' ? 'vpc' : format
     await images.create(disk, { format, subformat, size: '5M' })
     await qemuIo(disk, ['write -P 0x31 0 5M'], qemu)
     const agrees = async (bytes: number, commands: string[]) => {

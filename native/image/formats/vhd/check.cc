@@ -42,7 +42,7 @@ class DynamicChecker {
                      image_.header.table_offset + block * 4,
                      "block " + std::to_string(block) + " is said to lie at " + std::to_string(begin));
       }
-      if (begin < image_.data_end()) used_.push_back({begin, *expected, ""});
+      if (begin < image_.data_end()) used_.push_back({begin, *expected});
     }
     return {};
   }

@@ -35,10 +35,49 @@ std::uint32_t timestamp_of(std::int64_t seconds_since_1970) {
   return static_cast<std::uint32_t>(std::clamp(seconds_since_1970, kEpoch, kEpoch + kLast) - kEpoch);
 }
 
+Geometry geometry_of(std::uint64_t disk_bytes) {
+  const std::uint64_t total = std::min(disk_bytes, kLargestGeometry.bytes()) / kSectorBytes;
+  std::uint64_t sectors = 17;
+  std::uint64_t heads = 0;
+  std::uint64_t tracks = 0;
+  if (total >= std::uint64_t{65535} * 16 * 63) {
+    sectors = 255;
+    heads = 16;
+    tracks = total / sectors;
+  } else {
+    tracks = total / sectors;
+    heads = std::max<std::uint64_t>(4, div_round_up(tracks, 1024));
+    if (tracks >= heads * 1024 || heads > 16) {
+      sectors = 31;
+      heads = 16;
+      tracks = total / sectors;
+    }
+    if (tracks >= heads * 1024) {
+      sectors = 63;
+      heads = 16;
+      tracks = total / sectors;
+    }
+  }
+  return {.cylinders = static_cast<std::uint16_t>(tracks / heads),
+          .heads = static_cast<std::uint8_t>(heads),
+          .sectors = static_cast<std::uint8_t>(sectors)};
+}
+
+bool Footer::creator_tells_size() const {
+  return std::ranges::find(kGoBySize, std::string_view(creator)) != std::end(kGoBySize);
+}
+
 std::uint64_t Footer::disk_bytes() const {
-  const bool by_size = std::ranges::find(kGoBySize, std::string_view(creator)) != std::end(kGoBySize) ||
-                       geometry.bytes() == kLargestGeometry.bytes();
+  const bool by_size = creator_tells_size() || geometry.bytes() == kLargestGeometry.bytes();
   return by_size ? align_down(current_size, kSectorBytes) : geometry.bytes();
+}
+
+// The largest geometry says that the size counts, to those too who would go by a geometry.
+void Footer::set_disk_bytes(std::uint64_t bytes) {
+  // Some readers take the original size for the disk's.
+  original_size = current_size = bytes;
+  const bool keeps_geometry = creator_tells_size() && geometry.bytes() != kLargestGeometry.bytes();
+  geometry = keeps_geometry ? geometry_of(bytes) : kLargestGeometry;
 }
 
 Result<Footer> parse_footer(Bytes bytes) {
@@ -71,6 +110,7 @@ Result<Footer> parse_footer(Bytes bytes) {
                      .heads = std::to_integer<std::uint8_t>(raw[footer_at::kGeometry + 2]),
                      .sectors = std::to_integer<std::uint8_t>(raw[footer_at::kGeometry + 3])};
   footer.id = load_guid(raw + footer_at::kId);
+  footer.stands_at = load_be64(raw + footer_at::kStandsAt);
   if (footer.disk_bytes() > kMaxDiskBytes) {
     return bad_footer("the disk is said to be larger than the format's 2040 GiB", footer_at::kCurrentSize);
   }
@@ -92,6 +132,7 @@ void serialize_footer(Footer& footer) {
   raw[footer_at::kGeometry + 3] = std::byte{footer.geometry.sectors};
   store_be32(raw + footer_at::kType, static_cast<std::uint32_t>(footer.type));
   store_guid(raw + footer_at::kId, footer.id);
+  store_be64(raw + footer_at::kStandsAt, footer.stands_at);
   store_be32(raw + footer_at::kChecksum, checksum(footer.raw, footer_at::kChecksum));
 }
 

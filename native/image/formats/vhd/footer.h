@@ -23,6 +23,8 @@ struct Geometry {
 };
 // The largest that a footer can tell. It stands for "more than a geometry can say": the current size counts then.
 inline constexpr Geometry kLargestGeometry{.cylinders = 65535, .heads = 16, .sectors = 255};
+// The specification's, of a disk of this size: what it says is at most that, and the largest of larger disks.
+Geometry geometry_of(std::uint64_t disk_bytes);
 
 struct Footer {
   std::array<std::byte, kFooterBytes> raw = {};  // as it was parsed, or as it was last serialised
@@ -33,11 +35,21 @@ struct Footer {
   Geometry geometry;
   DiskType type = DiskType::kDynamic;
   Guid id = {};
+  // Of a fixed disk on its way to another size: where this footer lies, behind more than the disk. Else 0. It takes
+  // bytes that are reserved, and zeros.
+  std::uint64_t stands_at = 0;
 
   // What a guest sees, as QEMU reckons it: the geometry's size for images of Virtual PC, of QEMU and of creators that
   // nobody knows; the current size for those that are known to go by it, and where the geometry says no more. In whole
   // sectors.
   std::uint64_t disk_bytes() const;
+  // From here on disk_bytes() is this, whoever made the image.
+  void set_disk_bytes(std::uint64_t bytes);
+  // Whether a fixed disk's footer may lie there.
+  bool fits(std::uint64_t offset) const { return current_size == offset || (offset != 0 && stands_at == offset); }
+
+ private:
+  bool creator_tells_size() const;
 };
 
 // `bytes` are 512, or the 511 of old files. kImageFormat when it is no footer, kUnsupported for another version or

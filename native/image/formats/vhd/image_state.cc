@@ -66,7 +66,7 @@ class Loader {
     auto header = parse_dynamic_header(raw);
     if (!header.ok()) return std::move(header).error().on(image_.file.path());
     image_.header = std::move(header).value();
-    image_.taken = {{0, kFooterBytes, "the footer's copy"}, {at, *end, "the dynamic header"}};
+    image_.taken = {{0, kFooterBytes}, {at, *end}};
     TRY(place_table());
     if (image_.footer.type != DiskType::kDifferencing) return {};
     image_.place_locators();
@@ -88,7 +88,7 @@ class Loader {
           "vhd dynamic header: the table of blocks cannot lie at " + std::to_string(header.table_offset),
           image_.footer.data_offset + header_at::kTableOffset);
     }
-    if (*end != header.table_offset) image_.taken.push_back({header.table_offset, *end, "the table of blocks"});
+    image_.take_table();
     return {};
   }
 
@@ -146,9 +146,34 @@ class Loader {
 
 }  // namespace
 
+void ImageState::take_table() {
+  std::erase_if(taken, [](const TakenRange& range) { return range.by == TakenRange::By::kTable; });
+  if (header.table_bytes() == 0) return;
+  taken.push_back({header.table_offset, header.table_offset + header.table_bytes(), TakenRange::By::kTable});
+}
+
+Status ImageState::can_have(std::uint64_t bytes) const {
+  const auto refuse = [&](const std::string& text) {
+    return Error(ErrorCode::kInvalidArgument, "size: " + text).on(file.path());
+  };
+  if (bytes > kMaxDiskBytes) {
+    return refuse(std::to_string(bytes) + " bytes are more than the 2040 GiB of a vhd").advise("convert it to a vhdx");
+  }
+  // Others look for a footer in front first, and would take this one for it.
+  if (footer.type == DiskType::kFixed)
+    return bytes == 0 ? refuse("a fixed vhd holds at least one sector") : ok_status();
+  if (blocks_of(bytes) * 4 <= kMaxTableBytes) return {};
+  return Error(ErrorCode::kUnsupported, "size: " + std::to_string(bytes) + " bytes in blocks of " +
+                                            std::to_string(header.block_size) + " need a table above " +
+                                            std::to_string(kMaxTableBytes >> 20) + " MiB; the disk can have " +
+                                            std::to_string(kMaxTableBytes / 4 * header.block_size))
+      .on(file.path())
+      .advise("convert it to a vhd with a larger blockSize");
+}
+
 // The room that this engine leaves for another name is no block's either.
 void ImageState::place_locators() {
-  std::erase_if(taken, [](const TakenRange& range) { return range.is_parent_name; });
+  std::erase_if(taken, [](const TakenRange& range) { return range.by == TakenRange::By::kParentName; });
   for (const ParentLocator& locator : header.locators) {
     const auto fits = [&](std::uint64_t length) {
       const auto end = checked_add(locator.offset, length);
@@ -157,7 +182,7 @@ void ImageState::place_locators() {
     if (locator.code == 0 || locator.length == 0 || !fits(locator.length)) continue;
     const bool roomy = locator.space == kMaxNameBytes && locator.length < kMaxNameBytes && fits(kMaxNameBytes);
     const std::uint64_t length = roomy ? kMaxNameBytes : locator.length;
-    taken.push_back({locator.offset, locator.offset + length, "a parent's name", true});
+    taken.push_back({locator.offset, locator.offset + length, TakenRange::By::kParentName});
   }
 }
 
@@ -187,7 +212,7 @@ Result<Ends> read_ends(const File& file) {
 
 const Footer* speaking(const Ends& ends) {
   const bool fixed = ends.end && ends.end->type == DiskType::kFixed;
-  if (fixed && (!ends.front || ends.end->current_size == ends.end_offset)) return &*ends.end;
+  if (fixed && (!ends.front || ends.end->fits(ends.end_offset))) return &*ends.end;
   if (ends.front) return &*ends.front;
   return ends.end ? &*ends.end : nullptr;
 }

@@ -32,9 +32,9 @@ const Footer* speaking(const Ends& ends);
 
 // Bytes of the file that are not a block's.
 struct TakenRange {
+  enum class By : std::uint8_t { kHeaders, kTable, kParentName };
   std::uint64_t begin = 0, end = 0;
-  const char* what = "";
-  bool is_parent_name = false;
+  By by = By::kHeaders;
 };
 
 struct ImageState {
@@ -56,7 +56,12 @@ struct ImageState {
 
   // Takes what the header's locators name, instead of what was taken for them before.
   void place_locators();
-  std::uint64_t block_count() const { return div_up(disk_bytes, header.block_size); }
+  // Takes what the header says of the table, instead of what was taken for it before.
+  void take_table();
+  std::uint64_t blocks_of(std::uint64_t bytes) const { return div_up(bytes, header.block_size); }
+  std::uint64_t block_count() const { return blocks_of(disk_bytes); }
+  // kInvalidArgument for what no such disk can be, kUnsupported where the table would be larger than this engine's are.
+  Status can_have(std::uint64_t bytes) const;
   bool is_damaged(std::uint64_t block) const { return !damaged.empty() && damaged[block]; }
   // How far blocks may reach.
   std::uint64_t data_end() const { return ends.end ? ends.end_offset : ends.file_bytes; }

@@ -34,7 +34,7 @@ inline constexpr std::size_t kCookieBytes = 8;
 namespace footer_at {
 inline constexpr std::size_t kFeatures = 8, kVersion = 12, kDataOffset = 16, kTimestamp = 24, kCreator = 28;
 inline constexpr std::size_t kCreatorVersion = 32, kCreatorHost = 36, kOriginalSize = 40, kCurrentSize = 48;
-inline constexpr std::size_t kGeometry = 56, kType = 60, kChecksum = 64, kId = 68, kReserved = 85;
+inline constexpr std::size_t kGeometry = 56, kType = 60, kChecksum = 64, kId = 68, kReserved = 85, kStandsAt = 96;
 }  // namespace footer_at
 
 // Dynamic header, by byte.

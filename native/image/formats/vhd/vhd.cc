@@ -49,6 +49,9 @@ class DynamicVhd final : public Block {
   }
   Status can_set_backing(const std::optional<BackingReference>& backing) const override;
   Status set_backing(const std::optional<BackingReference>& backing) override;
+  Status can_resize(std::uint64_t size) const override { return image_->can_have(size); }
+  Status make_room(std::uint64_t size) override;
+  Status resize(std::uint64_t size) override;
   Status make_empty() override;
   Result<CheckReport> check(Repair repair, ProgressSink& progress, const CancelToken& cancel) override;
 
@@ -85,8 +88,10 @@ Status DynamicVhd::readable(std::uint64_t offset, std::uint64_t length) const {
 }
 
 Status DynamicVhd::writable(std::uint64_t offset, std::uint64_t length) const {
-  TRY(readable(offset, length));
-  TRY(check_whole_units(offset, length, kSectorBytes, size()));
+  const std::uint64_t end = writer_ ? writer_->reach() : size();
+  TRY(readable(0, 0));
+  TRY(check_range(offset, length, end));
+  TRY(check_whole_units(offset, length, kSectorBytes, end));
   if (writer_) return {};
   return Error(ErrorCode::kInvalidArgument, "the image was not opened for writing").on(image_->file.path());
 }
@@ -164,6 +169,20 @@ Status DynamicVhd::set_backing(const std::optional<BackingReference>& backing) {
   return writer_->change_parent(parent);
 }
 
+Status DynamicVhd::make_room(std::uint64_t bytes) {
+  TRY(can_resize(bytes));
+  TRY(writable(0, 0));
+  return bytes > size() ? writer_->make_room(bytes) : ok_status();
+}
+
+// Smaller first, and then the blocks: killed in between, what is beyond the end is hidden, and leaks at most.
+Status DynamicVhd::resize(std::uint64_t bytes) {
+  TRY(can_resize(bytes));
+  TRY(writable(0, 0));
+  if (bytes > writer_->reach()) TRY(writer_->make_room(bytes));
+  return bytes == size() ? ok_status() : writer_->set_disk_size(bytes);
+}
+
 Status DynamicVhd::make_empty() {
   if (!has_parent()) return Block::make_empty();
   TRY(writable(0, 0));
@@ -200,7 +219,7 @@ Result<bool> probe_vhd(const File& file) {
   if (has_cookie(Bytes(head).first(TRY(file.read_at(0, head))))) return true;
   const Ends ends = TRY(read_ends(file));
   if (!ends.end) return false;
-  if (ends.end->type == DiskType::kFixed) return ends.end->current_size == ends.end_offset;
+  if (ends.end->type == DiskType::kFixed) return ends.end->fits(ends.end_offset);
   const auto header_end = checked_add(ends.end->data_offset, kHeaderBytes);
   if (!header_end || *header_end > ends.file_bytes) return false;
   std::vector<std::byte> header(kHeaderBytes);

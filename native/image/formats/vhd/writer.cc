@@ -77,9 +77,7 @@ Status Writer::place(std::uint64_t block) {
     return Error(ErrorCode::kNoSpace, "the file is as long as its table of blocks can tell").on(image_.file.path());
   }
   written_ = true;
-  // Its length first: else a crash could leave a file that ends in a guest's bytes, where a footer is looked for.
-  TRY(image_.file.truncate(end + kFooterBytes));
-  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(reserve(end));
   const std::vector<std::byte> bits(image_.header.bitmap_bytes(), has_parent() ? std::byte{0} : std::byte{0xff});
   TRY(image_.file.write_at(next_, bits));
   image_.table[block] = static_cast<std::uint32_t>(next_ / kSectorBytes);
@@ -87,6 +85,12 @@ Status Writer::place(std::uint64_t block) {
   full_[block] = !has_parent();
   next_ = end;
   return {};
+}
+
+// Its length first: else a crash could leave a file that ends in a guest's bytes, where a footer is looked for.
+Status Writer::reserve(std::uint64_t end) {
+  TRY(image_.file.truncate(end + kFooterBytes));
+  return image_.file.write_at(end, image_.footer.raw);
 }
 
 Status Writer::show(std::uint64_t block, std::uint64_t begin, std::uint64_t end) {
@@ -108,9 +112,11 @@ Status Writer::flush() {
   TRY(image_.file.sync());
   revealed_ = next_;  // from here on, what fails may have revealed a block all the same
   if (!changed_entries_.empty() || !map_.pending().empty()) {
+    is_sure_ = false;
     TRY(write_table());
     for (const auto& [block, bits] : map_.pending()) TRY(image_.file.write_at(map_.bitmap_at(block), bits));
     TRY(image_.file.sync());
+    is_sure_ = true;
     changed_entries_.clear();
     map_.pending().clear();
   }
@@ -138,9 +144,13 @@ Status Writer::write_table() {
 }
 
 void Writer::abandon() {
-  if (next_ == revealed_) return;
+  if (!is_sure_) return;
+  // What was placed, nothing points at.
+  for (const std::uint64_t block : changed_entries_) image_.table[block] = kAbsentBlock;
+  changed_entries_.clear();
   // As far as that goes: what stays behind is space that nobody points at.
-  (void)cut(revealed_);
+  if (next_ != revealed_) (void)cut(revealed_);
+  if (room_ != 0) (void)drop_beyond_end(room_begin_);
 }
 
 Status Writer::cut(std::uint64_t end) {
@@ -155,23 +165,24 @@ Status Writer::cut(std::uint64_t end) {
   return {};
 }
 
-// Room for any name, as this engine leaves it, and nothing else lies there.
+// Nothing lies there, but for what is there of its own kind.
+bool Writer::is_free(std::uint64_t begin, std::uint64_t end, TakenRange::By but) const {
+  const auto meets = [&](std::uint64_t from, std::uint64_t to) { return from < end && begin < to; };
+  const std::uint64_t stride = image_.header.stride();
+  return end <= next_ &&
+         std::ranges::none_of(image_.taken,
+                              [&](const TakenRange& each) { return each.by != but && meets(each.begin, each.end); }) &&
+         std::ranges::none_of(image_.table, [&](std::uint32_t entry) {
+           const std::uint64_t at = std::uint64_t{entry} * kSectorBytes;
+           return entry != kAbsentBlock && meets(at, at + stride);
+         });
+}
+
+// Room for any name, as this engine leaves it.
 std::optional<std::uint64_t> Writer::place_of_name() const {
-  const auto is_free = [&](std::uint64_t begin, std::uint64_t end) {
-    const auto meets = [&](std::uint64_t from, std::uint64_t to) { return from < end && begin < to; };
-    const std::uint64_t stride = image_.header.stride();
-    return end <= next_ &&
-           std::ranges::none_of(
-               image_.taken,
-               [&](const TakenRange& each) { return !each.is_parent_name && meets(each.begin, each.end); }) &&
-           std::ranges::none_of(image_.table, [&](std::uint32_t entry) {
-             const std::uint64_t at = std::uint64_t{entry} * kSectorBytes;
-             return entry != kAbsentBlock && meets(at, at + stride);
-           });
-  };
   for (const ParentLocator& locator : image_.header.locators) {
     if (locator.code == 0 || locator.space != kMaxNameBytes || locator.offset > next_) continue;
-    if (is_free(locator.offset, locator.offset + kMaxNameBytes)) return locator.offset;
+    if (is_free(locator.offset, locator.offset + kMaxNameBytes, TakenRange::By::kParentName)) return locator.offset;
   }
   return std::nullopt;
 }
@@ -182,15 +193,22 @@ Status Writer::write_header(std::uint64_t offset, const DynamicHeader& header) {
   return image_.file.write_at(offset, bytes);
 }
 
-Status Writer::point_footers_at(std::uint64_t header, std::uint64_t end) {
-  image_.footer.data_offset = header;
+// The one in front first: it is the one that speaks.
+Status Writer::write_footers() {
+  is_sure_ = false;
   serialize_footer(image_.footer);
   TRY(image_.file.write_at(0, image_.footer.raw));
   TRY(image_.file.sync());
-  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(image_.file.write_at(next_, image_.footer.raw));
   TRY(image_.file.sync());
   image_.ends.front = image_.ends.end = image_.footer;
+  is_sure_ = true;
   return {};
+}
+
+Status Writer::point_footers_at(std::uint64_t header) {
+  image_.footer.data_offset = header;
+  return write_footers();
 }
 
 Status Writer::change_parent(const std::optional<Parent>& parent) {
@@ -217,19 +235,18 @@ Status Writer::change_parent(const std::optional<Parent>& parent) {
   const std::uint64_t name_at = next_;
   const std::uint64_t header_at = name_at + (renames ? kMaxNameBytes : 0);
   const std::uint64_t end = header_at + kHeaderBytes;
-  TRY(image_.file.truncate(end + kFooterBytes));
-  TRY(image_.file.write_at(end, image_.footer.raw));
+  TRY(reserve(end));
   TRY(write_name(name_at));
   TRY(write_header(header_at, header));
   TRY(image_.file.sync());
   next_ = revealed_ = image_.ends.end_offset = end;
   if (!parent) image_.footer.type = DiskType::kDynamic;
-  TRY(point_footers_at(header_at, end));
+  TRY(point_footers_at(header_at));
   // The change stands. What follows is housekeeping.
   if (old_name) TRY(write_name(*old_name));
   TRY(write_header(home, header));
   TRY(image_.file.sync());
-  TRY(point_footers_at(home, end));
+  TRY(point_footers_at(home));
   image_.header = header;
   image_.parent = parent ? std::optional(parent->path) : std::nullopt;
   image_.place_locators();
@@ -249,10 +266,7 @@ Status Writer::make_empty() {
   TRY(image_.file.sync());
   changed_entries_.clear();
   full_.assign(full_.size(), false);
-  std::uint64_t end = 0;
-  for (const TakenRange& range : image_.taken) end = std::max(end, range.end);
-  end = checked_align_up(end, kSectorBytes).value_or(end);
-  return end < next_ ? cut(end) : ok_status();
+  return trim(0);
 }
 
 }  // namespace sluicebox::image::vhd

@@ -6,6 +6,7 @@
 // guest wrote. flush() makes the data durable, and then what reveals it: the table's entries and the bitmaps' bits.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <optional>
 #include <set>
@@ -40,6 +41,14 @@ class Writer {
   // In one step, durable on return. The footer in front, a sector, says which header counts: the new one is whole in
   // another place before it does, and goes where the old one was after that.
   Status change_parent(const std::optional<Parent>& parent);
+  // Before the disk grows: writes may reach up to `disk_bytes` from here on, and nothing of before is there to be read.
+  // A table of blocks that has no room where it lies moves behind the blocks.
+  Status make_room(std::uint64_t disk_bytes);
+  // In one step, durable on return: the footer in front says it. What a smaller disk had beyond its end goes after
+  // that.
+  Status set_disk_size(std::uint64_t disk_bytes);
+  // How far writes may reach.
+  std::uint64_t reach() const { return std::max(room_, image_.disk_bytes); }
   // Both footers are sound afterwards, and durable.
   Status mend_footers();
   // Drops what lies behind `end`, where nothing is in use, and puts the footer there; durable on return.
@@ -50,9 +59,19 @@ class Writer {
   Status place(std::uint64_t block);
   Status show(std::uint64_t block, std::uint64_t begin, std::uint64_t end);
   Status write_table();
+  Status reserve(std::uint64_t end);
+  bool is_free(std::uint64_t begin, std::uint64_t end, TakenRange::By but) const;
   std::optional<std::uint64_t> place_of_name() const;
   Status write_header(std::uint64_t offset, const DynamicHeader& header);
-  Status point_footers_at(std::uint64_t header, std::uint64_t end);
+  Status write_footers();
+  Status point_footers_at(std::uint64_t header);
+  std::uint64_t place_of_table(std::uint64_t bytes) const;
+  Status fit_table(std::uint64_t blocks);
+  Status write_new_table(std::uint64_t offset, std::uint64_t bytes);
+  Status clear_entries(std::uint64_t first);
+  Status clear_last_block(std::uint64_t disk_bytes);
+  Status drop_beyond_end(std::uint64_t least_end);
+  Status trim(std::uint64_t least_end);
   bool has_parent() const { return image_.footer.type == DiskType::kDifferencing; }
 
   ImageState& image_;
@@ -61,7 +80,10 @@ class Writer {
   std::uint64_t revealed_;  // the same, up to the blocks that the file may point at
   bool written_ = false;
   std::set<std::uint64_t> changed_entries_;
-  std::vector<bool> full_;  // blocks whose bits are known to be set, all of them
+  std::uint64_t room_ = 0;        // how large the disk is to be; 0: as it is
+  std::uint64_t room_begin_ = 0;  // where the footer was before that
+  bool is_sure_ = true;           // else a write failed, and what the file's table and footers say is not known
+  std::vector<bool> full_;        // blocks whose bits are known to be set, all of them
 };
 
 }  // namespace sluicebox::image::vhd
