@@ -1,6 +1,7 @@
 #include "image/formats/vhd/image_state.h"
 
 #include <algorithm>
+#include <string_view>
 
 #include "base/checked.h"
 #include "image/formats/block_overlap.h"
@@ -162,6 +163,12 @@ Status ImageState::can_have(std::uint64_t bytes) const {
   // Others look for a footer in front first, and would take this one for it.
   if (footer.type == DiskType::kFixed)
     return bytes == 0 ? refuse("a fixed vhd holds at least one sector") : ok_status();
+  if (footer.creator == std::string_view("tap", 4)) {
+    return Error(ErrorCode::kUnsupported,
+                 printable(file.path()) + " is one of Xen's, which keep a map behind the table")
+        .on(file.path())
+        .advise("convert it, and resize the copy");
+  }
   if (blocks_of(bytes) * 4 <= kMaxTableBytes) return {};
   return Error(ErrorCode::kUnsupported, "size: " + std::to_string(bytes) + " bytes in blocks of " +
                                             std::to_string(header.block_size) + " need a table above " +
