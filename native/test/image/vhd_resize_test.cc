@@ -267,7 +267,7 @@ TEST_CASE("I34: a size that a vhd cannot have, or preallocation, is refused, and
   refused(planned(fixed_disk(2 << 20)), {.size = 0, .shrink = true}, ErrorCode::kInvalidArgument, "one sector");
   refused(tiny_disk(10), {.size = kMaxDiskBytes}, ErrorCode::kUnsupported, std::to_string(kTiny << 24).c_str());
   Image of_xen = planned(dynamic_disk(2 << 20));
-  edit_footers(of_xen, [](Footer& footer) { footer.creator = std::string("tap", 4); });
+  edit_footers(of_xen, [](Footer& footer) { footer.creator = {'t', 'a', 'p', '\0'}; });
   refused(of_xen, {.size = 3 << 20}, ErrorCode::kUnsupported, "Xen");
   Image damaged = written(tiny_disk(10), {{0, 512}});
   std::copy_n(damaged.begin() + kTableAt, 4, damaged.begin() + kTableAt + 4);

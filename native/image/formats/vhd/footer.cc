@@ -17,7 +17,8 @@ Error bad_footer(std::string text, std::size_t at) {
 using std::string_view_literals::operator""sv;
 
 // Virtual PC and its imitators go by the geometry; these write the size that they mean.
-constexpr std::string_view kGoBySize[] = {"win "sv, "qem2"sv, "d2v "sv, "CTXS"sv, "tap\0"sv};
+constexpr std::string_view kXen = "tap\0"sv;
+constexpr std::string_view kGoBySize[] = {"win "sv, "qem2"sv, "d2v "sv, "CTXS"sv, kXen};
 
 }  // namespace
 
@@ -62,6 +63,8 @@ Geometry geometry_of(std::uint64_t disk_bytes) {
           .heads = static_cast<std::uint8_t>(heads),
           .sectors = static_cast<std::uint8_t>(sectors)};
 }
+
+bool Footer::is_of_xen() const { return creator == kXen; }
 
 bool Footer::creator_tells_size() const {
   return std::ranges::find(kGoBySize, std::string_view(creator)) != std::end(kGoBySize);

@@ -45,6 +45,8 @@ struct Footer {
   std::uint64_t disk_bytes() const;
   // From here on disk_bytes() is this, whoever made the image.
   void set_disk_bytes(std::uint64_t bytes);
+  // Its programs keep a map of full blocks behind the table.
+  bool is_of_xen() const;
   // Whether a fixed disk's footer may lie there.
   bool fits(std::uint64_t offset) const { return current_size == offset || (offset != 0 && stands_at == offset); }
 

@@ -1,7 +1,6 @@
 #include "image/formats/vhd/image_state.h"
 
 #include <algorithm>
-#include <string_view>
 
 #include "base/checked.h"
 #include "image/formats/block_overlap.h"
@@ -163,7 +162,7 @@ Status ImageState::can_have(std::uint64_t bytes) const {
   // Others look for a footer in front first, and would take this one for it.
   if (footer.type == DiskType::kFixed)
     return bytes == 0 ? refuse("a fixed vhd holds at least one sector") : ok_status();
-  if (footer.creator == std::string_view("tap", 4)) {
+  if (footer.is_of_xen()) {
     return Error(ErrorCode::kUnsupported,
                  printable(file.path()) + " is one of Xen's, which keep a map behind the table")
         .on(file.path())
