@@ -236,7 +236,8 @@ export type ConvertOptions = ImageCreateOptions &
   }
 /**
  * The target is an image that is there already, or a block device: from its beginning on it is written over in place, and what lies behind
- * the source's end (in sectors of 512) stays. When this fails or is aborted it is sound, but not as before. IMAGE_TOO_SMALL if it is smaller than the source.
+ * the source's end (in sectors of 512) stays. When this fails or is aborted it is sound, but not as before. IMAGE_TOO_SMALL if it is smaller
+ * than the source.
  */
 export interface ConvertIntoOptions extends ConvertSource {
   existing: true
@@ -351,9 +352,9 @@ export interface Images {
    */
   commit(path: string, options?: CommitOptions): Promise<CommitResult>
   /**
-   * Makes a raw, qcow2, vhd or vhdx disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file systems are the
-   * guest's to fit, before it gets smaller and after it got larger.
-   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk; internal snapshots of version 2, bitmaps), NO_SPACE
+   * Makes a raw, qcow2, vhd or vhdx disk larger, with zeros; or smaller, with `shrink`. The size is rounded up to 512. Partitions and file
+   * systems are the guest's to fit, before it gets smaller and after it got larger.
+   * @throws INVALID_ARGUMENT (smaller without `shrink`), IMAGE_LOCKED, UNSUPPORTED (vmdk, raw block devices; internal snapshots of version 2, bitmaps), NO_SPACE
    */
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
   /**

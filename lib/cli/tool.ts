@@ -25,20 +25,13 @@ export interface Files {
   readonly allowed: readonly string[]
 }
 
-/** The library's options under the names that they have here. */
-const NAMES: readonly (readonly [string, string])[] = [
-  ['existing: true', '-n'],
-  ['shared: true', '-U'],
-  ['shared:', '-U:'],
-]
-
 /** In one line: what failed, on what, why, and what to do. */
 export function describe({ message, hint }: SluiceboxError): string {
   const advice = hint?.includes('allowPaths')
     ? 'if the image is trusted, allow the directory with --allow-path DIR or SLUICEBOX_ALLOW_PATHS'
-    : hint
-  const text = `${message}${advice ? `: ${advice}` : ''}`
-  return NAMES.reduce((told, [name, here]) => told.replace(name, here), text)
+    : // The library's options, under the names that they have here.
+      hint?.replace('existing: true', '-n').replace('shared: true', '-U')
+  return `${message}${advice ? `: ${advice}` : ''}`
 }
 
 /** Where a symlink leads; what is not there yet leads nowhere. */

@@ -28,6 +28,8 @@ export const check: Command = {
     const json = wantsJson(values.output)
     const file = oneFile(positionals)
     const repair = choice('repair mode', values.repair, ['leaks', 'all'] as const)
+    if (repair && values['force-share'])
+      throw new CommandError('-U reads only: what another program writes is not repaired')
     const options = { format: formatOf(values.format), shared: values['force-share'], signal: tool.io.signal }
     return await tool.withImages({ named: [file], allowed: allowPaths }, async (images) => {
       const { format } = await images.info(file, options)

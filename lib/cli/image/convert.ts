@@ -1,5 +1,5 @@
 // sluicebox image convert: writes what a guest reads of one image into a new one; a target that is there already is
-// replaced when the new one is whole, or with -n, as a block device always is, written over in place.
+// replaced when the new one is whole, or with -n, as a block device is that becomes raw, written over in place.
 import { statSync } from 'node:fs'
 import type { ConvertIntoOptions, ConvertOptions, ConvertSource, DiskFormat } from '../../image-types.js'
 import { CommandError, checkCache, parse, REASONS, REFUSED, refuse, UsageError } from '../arguments.js'

@@ -24,6 +24,7 @@ struct OpenImageOptions {
 
 class OpenImage {
  public:
+  // Until it returns a cancel is heard; whether one counts that comes later is the caller's to say.
   static Result<std::shared_ptr<OpenImage>> open(const std::string& path, const OpenImageOptions& options,
                                                  OperationContext& context);
   // What was written and not flushed is given up, as by a crash: close() first.
