@@ -1,11 +1,13 @@
 // format_resize.h: what the tests of resizing have for every format with a planner: images in memory made larger and
-// smaller, crashes played back, writes that fail.
+// smaller, crashes played back, writes that fail, and what qemu-img says of them.
 // Knows: Block, prepare_growth. Does not know: formats. Threads: one test.
 #pragma once
 
 #include "image/chain.h"
 #include "image/ops/growth.h"
 #include "test/image/format_fixture.h"
+#include "test/image/qemu.h"
+#include "test/image/temp_dir.h"
 
 namespace sluicebox::image::testing {
 
@@ -103,6 +105,24 @@ inline Image resized(const ImageResize& each, const OpenImage& open) {
   }
   require_clean(file, open, each.leaks);
   return file.bytes();
+}
+
+// What qemu-img says of it, and reads of it where it is not too large.
+inline void require_qemu_agrees(const std::string& format, const ImageResize& each, const Image& after,
+                                const OpenImage& open) {
+  constexpr std::uint64_t kMostRead = 1u << 30;
+  const TempDir directory;
+  const std::string path = directory.file("image");
+  put(path, after);
+  const RunResult info = qemu_img({"info", "--output=json", "-f", format, path});
+  INFO(info.output);
+  REQUIRE(info.output.find("\"virtual-size\": " + std::to_string(each.size)) != std::string::npos);
+  if (each.size > kMostRead) return;
+  const std::string bytes = guest_bytes_by_qemu(path, format, directory.file("raw"));
+  MemoryFile file(after);
+  const Image wanted = read_all(*must(open(file, false)));
+  REQUIRE(bytes.size() == wanted.size());
+  REQUIRE(std::memcmp(bytes.data(), wanted.data(), wanted.size()) == 0);
 }
 
 // Whatever a crash left: it can be written, comes to the wanted size when asked again, and shows nothing of before when

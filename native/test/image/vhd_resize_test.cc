@@ -115,8 +115,6 @@ bool is_fixed(const Image& image) {
 }  // namespace
 
 TEST_CASE("I34: a vhd that grew reads as before, and zeros behind, and one that shrank as its beginning") {
-  const testing::TempDir directory;
-  const std::string path = directory.file("a.vhd");
   for (const bool shrink : {false, true}) {
     for (const ImageResize& each : shrink ? vhd_shrinkings() : vhd_growths()) {
       CAPTURE(each.what);
@@ -135,15 +133,8 @@ TEST_CASE("I34: a vhd that grew reads as before, and zeros behind, and one that 
         CHECK(header.max_entries == div_round_up(each.size, header.block_size));
       }
       if (!is_fixed(after)) CHECK(std::ranges::equal(end.raw, Bytes(after).first(kFooterBytes)));
-      if (!each.parent.empty()) continue;  // QEMU does not know what that is
-      testing::put(path, after);
-      const testing::RunResult info = testing::qemu_img({"info", "--output=json", "-f", "vpc", path});
-      CAPTURE(info.output);
-      CHECK(info.output.find("\"virtual-size\": " + std::to_string(each.size)) != std::string::npos);
-      const std::string bytes = testing::guest_bytes_by_qemu(path, "vpc", directory.file("raw"));
-      const Image wanted = testing::read_all(*open_readable(file));
-      REQUIRE(bytes.size() == wanted.size());
-      CHECK(std::memcmp(bytes.data(), wanted.data(), wanted.size()) == 0);
+      // QEMU does not know what a parent is.
+      if (each.parent.empty()) testing::require_qemu_agrees("vpc", each, after, open_either);
     }
   }
 }
