@@ -52,11 +52,22 @@ async function small({ runtime, rounds, file }: Bench): Promise<Figure[]> {
     () => repeat(() => run(process.execPath, [command, 'image', 'info', '--output=json', path])),
     () => repeat(() => run('qemu-img', ['info', '--output=json', path])),
   )
-  const made = file('made.qcow2')
+  const ours = (path: string) => runtime.images.create(path, { format: 'qcow2', size: '10G', overwrite: true })
+  const theirs = (path: string) => run('qemu-img', ['create', '-q', '-f', 'qcow2', path, '10G'])
+  const made = (n: number): string => file(`made-${n}.qcow2`)
+  const clear = async (): Promise<void> => {
+    for (let n = 0; n < CALLS; n++) rmSync(made(n), { force: true })
+  }
   const create = await timesOf(
     rounds,
-    () => repeat(() => runtime.images.create(made, { format: 'qcow2', size: '10G', overwrite: true })),
-    () => repeat(() => run('qemu-img', ['create', '-q', '-f', 'qcow2', made, '10G'])),
+    () => repeat((n) => ours(made(n))),
+    () => repeat((n) => theirs(made(n))),
+    { ours: clear, theirs: clear },
+  )
+  const over = await timesOf(
+    rounds,
+    () => repeat(() => ours(made(0))),
+    () => repeat(() => theirs(made(0))),
   )
   return [
     figure('images.info_in_process', '>= 20', 'a spawn of qemu-img info, its JSON parsed', info),
@@ -66,6 +77,7 @@ async function small({ runtime, rounds, file }: Bench): Promise<Figure[]> {
       spread(shell.theirs, 'ms'),
     ),
     figure('images.create', '>= 5', 'a spawn of qemu-img create, which flushes nothing', create),
+    figure('images.create_over', 'told', 'the same, over an image that is there', over),
   ]
 }
 
@@ -239,6 +251,6 @@ function figure(name: string, goal: Goal['goal'], peer: string, { ours, theirs }
   return speed({ name, unit, peer, goal }, spread(ours, 'ms'), spread(theirs, 'ms'))
 }
 
-async function repeat(work: () => Promise<unknown>): Promise<void> {
-  for (let i = 0; i < CALLS; i++) await work()
+async function repeat(work: (n: number) => Promise<unknown>): Promise<void> {
+  for (let n = 0; n < CALLS; n++) await work(n)
 }

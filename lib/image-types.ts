@@ -65,8 +65,9 @@ export type ImageCreateOptions = {
   /**
    * The image that shows through where the new one has no data. A relative path is resolved against the new image's directory and stored as given.
    * Of a vmdk, vhd or vhdx it is of the same format, and known again by the id that it has now: UNSUPPORTED for another format.
+   * `unchecked` (default false; create() of qcow2 alone): it is not opened, and need not be there yet. `size` is required then.
    */
-  backing?: { path: string; format: DiskFormat }
+  backing?: { path: string; format: DiskFormat; unchecked?: boolean }
 } & (
   | ({ format: 'qcow2' } & Qcow2Options)
   | {
@@ -359,12 +360,13 @@ export interface Images {
   resize(path: string, size: Size, options?: ResizeOptions): Promise<ImageInfo>
   /**
    * Writes what a guest reads of the source, with its chain, into a new image: under a temporary name, which becomes the target's when
-   * it is whole. Holes stay holes. Progress is in bytes of the disk.
+   * it is whole. Holes stay holes. Progress is in bytes of the disk. Several sources are joined, one after the other; then there is no
+   * backing and no snapshot.
    * @throws IMAGE_EXISTS, IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT, INVALID_ARGUMENT, NO_SPACE
    */
-  convert(source: string, target: string, options: ConvertOptions): Promise<ImageInfo>
+  convert(source: string | readonly string[], target: string, options: ConvertOptions): Promise<ImageInfo>
   /** Into an image that is there, in place. @throws also IMAGE_TOO_SMALL, UNSUPPORTED (compress) */
-  convert(source: string, target: string, options: ConvertIntoOptions): Promise<ImageInfo>
+  convert(source: string | readonly string[], target: string, options: ConvertIntoOptions): Promise<ImageInfo>
   /**
    * Whether a guest reads the same bytes from both images, with their chains. What both say is zero is not read.
    * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT

@@ -133,7 +133,11 @@ export class ImageOperations implements Images {
     return this.#submit('resize', 'images.resize', () => readResize(path, size, options), options, this.resize, toInfo)
   }
 
-  convert(source: string, target: string, options: ConvertOptions | ConvertIntoOptions): Promise<ImageInfo> {
+  convert(
+    source: string | readonly string[],
+    target: string,
+    options: ConvertOptions | ConvertIntoOptions,
+  ): Promise<ImageInfo> {
     const read = () => readConvert(source, target, options)
     return this.#submit('convert', 'images.convert', read, options, this.convert, toInfo)
   }

@@ -32,11 +32,22 @@ const vmdkSubformats = [
 
 export function readCreate(path: unknown, value: unknown): object {
   const op = 'images.create'
-  return { path: readAbsolute(op, 'path', path), ...readTarget(op, value, []) }
+  const request = { path: readAbsolute(op, 'path', path), ...readTarget(op, value, []) }
+  if (request.backing?.unchecked && request.size === undefined)
+    throw bad(op, 'size', 'the disk’s size, for a backing that is not opened does not tell it', undefined)
+  return request
+}
+
+/** And what its format has beside. */
+interface ReadTarget extends Record<string, unknown> {
+  format: DiskFormat
+  size: number | undefined
+  overwrite: boolean
+  backing: { path: string; format: DiskFormat; unchecked: boolean } | undefined
 }
 
 /** What an image is to be like; `more`: the keys that the operation has beside. */
-function readTarget(op: string, value: unknown, more: readonly string[]): Record<string, unknown> {
+function readTarget(op: string, value: unknown, more: readonly string[]): ReadTarget {
   if (value === undefined) throw bad(op, 'options', 'an object with a format', value)
   requireObject(op, 'options', value)
   const format = readFormat(op, 'format', value.format)
@@ -81,12 +92,7 @@ function readTarget(op: string, value: unknown, more: readonly string[]): Record
   }
 }
 
-function readTargetForWindows(
-  op: string,
-  format: 'vhd' | 'vhdx',
-  value: unknown,
-  more: readonly string[],
-): Record<string, unknown> {
+function readTargetForWindows(op: string, format: 'vhd' | 'vhdx', value: unknown, more: readonly string[]): ReadTarget {
   const own = format === 'vhdx' ? ['blockSize', 'logSize'] : ['blockSize']
   const shared = ['format', 'size', 'overwrite', 'backing', 'subformat', ...common, ...more]
   const options = readOptions(op, value, [...shared, ...own])
@@ -107,23 +113,30 @@ function readTargetForWindows(
   return { ...request, blockSize: blockSize ?? 0, logSize: readSize(op, 'logSize', options.logSize) ?? 2 ** 20 }
 }
 
-function readBacking(op: string, value: unknown): { path: string; format: DiskFormat } | undefined {
+function readBacking(op: string, value: unknown): ReadTarget['backing'] {
   if (value === undefined) return undefined
-  const backing = readOptions(op, value, ['path', 'format'], 'backing')
+  // What is converted is compared with it.
+  const unchecked = op === 'images.create' ? ['unchecked'] : []
+  const backing = readOptions(op, value, ['path', 'format', ...unchecked], 'backing')
   const format = readFormat(op, 'backing.format', backing.format)
   if (format === undefined) throw bad(op, 'backing.format', 'the backing format, which is never guessed', undefined)
-  return { path: readPath(op, 'backing.path', backing.path), format }
+  return {
+    path: readPath(op, 'backing.path', backing.path),
+    format,
+    unchecked: readBoolean(op, 'backing.unchecked', backing.unchecked) ?? false,
+  }
 }
 
 export function readConvert(source: unknown, target: unknown, value: unknown): object {
   const op = 'images.convert'
-  const [path, made] = [readAbsolute(op, 'source', source), readAbsolute(op, 'target', target)]
+  const [sources, made] = [readSources(op, source), readAbsolute(op, 'target', target)]
   const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize', 'existing', 'shared']
   const image = readExisting(op, value, own) ?? { ...readTarget(op, value, own), existing: false }
   const options = value as Record<string, unknown>
   return {
     ...image,
-    path,
+    path: sources[0] as string,
+    sources,
     target: made,
     sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
     shared: readBoolean(op, 'shared', options.shared) ?? false,
@@ -132,6 +145,12 @@ export function readConvert(source: unknown, target: unknown, value: unknown): o
     parallel: readInteger(op, 'parallel', options.parallel, 1, 16),
     sparseSize: readSize(op, 'sparseSize', options.sparseSize) ?? 4096,
   }
+}
+
+function readSources(op: string, source: unknown): string[] {
+  if (!Array.isArray(source)) return [readAbsolute(op, 'source', source)]
+  if (source.length === 0) throw bad(op, 'source', 'a path, or several', source)
+  return source.map((each, n) => readAbsolute(op, `source[${n}]`, each))
 }
 
 /** An image that is written over; undefined, when the target is to be made. */

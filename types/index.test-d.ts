@@ -73,6 +73,11 @@ expectType<Promise<MeasureResult>>(
 )
 expectError(runtime.images.commit('a', { into: null }))
 expectError(runtime.rebase('a', {}))
+expectType<Promise<ImageInfo>>(runtime.images.convert(['a', 'b'] as const, 'c', { format: 'raw' }))
+expectError(runtime.images.convert([1], 'c', { format: 'raw' }))
+expectType<Promise<ImageInfo>>(
+  runtime.images.create('a', { format: 'qcow2', size: 1, backing: { path: 'b', format: 'raw', unchecked: true } }),
+)
 expectError(runtime.rebase('a', { backing: 'b', mode: 'quick' }))
 expectError(runtime.images.create('a', { format: 'raw', size: 1, clusterSize: 512 }))
 expectError(runtime.images.create('a', { format: 'vhd', size: 1, preallocation: 'full' }))

@@ -241,6 +241,7 @@ image::CreateOptions create_options_of(const Napi::Object& request) {
   if (const Napi::Value backing = request.Get("backing"); backing.IsObject()) {
     const auto object = backing.As<Napi::Object>();
     options.backing = image::BackingOption{text_of(object, "path"), format_of(object, "format")};
+    options.unchecked_backing = flag_of(object, "unchecked");
   }
   const image::DiskFormat format = format_of(request, "format");
   if (format == image::DiskFormat::kRaw) {
@@ -288,9 +289,9 @@ ImageWork parse_convert(const Napi::Object& request) {
       .parallel = static_cast<unsigned>(optional_whole_of(request, "parallel").value_or(0)),
       .sparse_size = whole_of(request, "sparseSize"),
   };
-  return [source = text_of(request, "path"), target = text_of(request, "target"),
+  return [sources = texts_of(request, "sources"), target = text_of(request, "target"),
           options](image::OperationContext& context) {
-    return payload_of(image::convert_image(source, target, options, context));
+    return payload_of(image::convert_image(sources, target, options, context));
   };
 }
 

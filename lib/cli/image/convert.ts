@@ -15,7 +15,7 @@ const MAX_PARALLEL = 16
 export const convert: Command = {
   usage:
     '[-c] [-p] [-q] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file -F backing_fmt] [-o options] ' +
-    '[-l snapshot_param] [-S sparse_size] [-m threads] [-n [--target-is-zero]] [-U] [-W] [-C] filename output_filename',
+    '[-l snapshot_param] [-S sparse_size] [-m threads] [-n [--target-is-zero]] [-U] [-W] [-C] filename [filename2 [...]] output_filename',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...REFUSED,
@@ -51,9 +51,8 @@ export const convert: Command = {
       bitmaps: 'bitmaps are not copied',
     })
     checkCache(values.cache, values['src-cache'])
-    const [source, target, ...more] = positionals
-    if (source === undefined || target === undefined) throw new UsageError('Must specify image file name')
-    if (more.length > 0) throw new CommandError('convert takes one source: several are not joined')
+    const [sources, target] = [positionals.slice(0, -1), positionals.at(-1)]
+    if (sources.length === 0 || target === undefined) throw new UsageError('Must specify image file name')
     const format = formatOf(values['target-format'] ?? 'raw')
     const existing = values['no-create'] === true || (format === 'raw' && isBlockDevice(target))
     if (values['target-is-zero'] && !values['no-create'])
@@ -70,14 +69,14 @@ export const convert: Command = {
     }
     if (existing) {
       const into = existingTarget(format, values)
-      await tool.withImages({ named: [source, target], allowed: allowPaths }, (images) =>
-        images.convert(source, target, { ...into, ...how }),
+      await tool.withImages({ named: [...sources, target], allowed: allowPaths }, (images) =>
+        images.convert(sources, target, { ...into, ...how }),
       )
     } else {
       const made = newTarget(format, values)
       const backing = made.backing ? [besideFile(target, made.backing.path)] : []
-      await tool.withImages({ named: [source, target, ...backing], allowed: allowPaths }, (images) =>
-        images.convert(source, target, { ...made, ...how }),
+      await tool.withImages({ named: [...sources, target, ...backing], allowed: allowPaths }, (images) =>
+        images.convert(sources, target, { ...made, ...how }),
       )
     }
     bar.finish()

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/checked.h"
+#include "image/joined_disks.h"
 #include "image/ops/convert_ahead.h"
 #include "image/ops/convert_target.h"
 #include "image/ops/existing_target.h"
@@ -20,7 +21,19 @@ constexpr unsigned kMostThreads = 16;
 constexpr unsigned kThreadsByDefault = 4;
 constexpr std::uint64_t kLeastSparse = 512, kMostSparse = 2u << 20;
 
-Status require_convertible(const ConvertOptions& options) {
+Status require_joinable(const ConvertOptions& options) {
+  if (options.snapshot) {
+    return Error(ErrorCode::kInvalidArgument, "snapshot: it would be looked for in each of several sources")
+        .advise("convert what the snapshot kept first, and join the copies");
+  }
+  const auto* target = std::get_if<CreateOptions>(&options.target);
+  if (target == nullptr || !target->backing) return {};
+  return Error(ErrorCode::kInvalidArgument, "backing: an image of several sources stands on nothing");
+}
+
+Status require_convertible(std::size_t sources, const ConvertOptions& options) {
+  if (sources == 0) return Error(ErrorCode::kInvalidArgument, "source: there is none");
+  if (sources > 1) TRY(require_joinable(options));
   const std::uint64_t sparse = options.sparse_size;
   if (sparse != 0 && (!is_power_of_two(sparse) || sparse < kLeastSparse || sparse > kMostSparse)) {
     return Error(ErrorCode::kInvalidArgument,
@@ -44,24 +57,42 @@ Status require_convertible(const ConvertOptions& options) {
   return {};
 }
 
-// The source's blocks, nearest first, and what they rest on.
+// What is read: an image with its chain, an image's snapshot in its place, or several images joined.
 struct Source {
-  ImageChain chain;
-  std::unique_ptr<Block> snapshot;  // in the place of the first one
+  std::vector<ImageChain> chains;
+  std::unique_ptr<Block> shown;  // in the place of the first layer, or of all when images are joined
 
+  bool joined() const { return chains.size() > 1; }
+  // Nearest first.
   std::vector<Block*> blocks() const {
-    std::vector<Block*> all = chain.blocks();
-    if (snapshot) all.front() = snapshot.get();
+    if (joined()) return {shown.get()};
+    std::vector<Block*> all = chains.front().blocks();
+    if (shown) all.front() = shown.get();
     return all;
   }
   std::uint64_t size() const { return blocks().front()->size(); }
+  const std::string& path() const { return chains.front().layers.front().path; }
+  bool holds(FileIdentity file) const {
+    return std::ranges::any_of(chains, [&](const ImageChain& chain) {
+      return std::ranges::any_of(chain.layers, [&](const Layer& layer) { return layer.identity == file; });
+    });
+  }
 };
 
-Result<Source> open_source(const std::string& path, const ConvertOptions& options, OperationContext& context) {
-  ImageChain chain = TRY(open_image_chain(path, options.source_format, reading(options.shared), context));
-  Source source{.chain = std::move(chain), .snapshot = nullptr};
+Result<Source> open_source(const std::vector<std::string>& paths, const ConvertOptions& options,
+                           OperationContext& context) {
+  Source source;
+  for (const std::string& path : paths) {
+    source.chains.push_back(TRY(open_image_chain(path, options.source_format, reading(options.shared), context)));
+  }
   if (options.snapshot) {
-    source.snapshot = TRY(source.chain.layers.front().block->open_snapshot(*options.snapshot));
+    source.shown = TRY(source.chains.front().layers.front().block->open_snapshot(*options.snapshot));
+  }
+  if (source.joined()) {
+    std::vector<std::vector<Block*>> disks;
+    disks.reserve(source.chains.size());
+    for (const ImageChain& chain : source.chains) disks.push_back(chain.blocks());
+    source.shown = TRY(JoinedDisks::join(std::move(disks)));
   }
   return source;
 }
@@ -70,16 +101,16 @@ Status require_room(const Source& source, const CreateOptions& target) {
   if (!target.size || *target.size >= source.size()) return {};
   return Error(ErrorCode::kInvalidArgument, "size: the source has " + std::to_string(source.size()) + " bytes, which " +
                                                 std::to_string(*target.size) + " would cut")
-      .on(source.chain.layers.front().path)
+      .on(source.path())
       .advise("convert at full size, and resize the copy with shrink: true");
 }
 
 // One file in one format has one backing, so from the first file that both chains hold, they hold the same ones.
 std::size_t layers_above(const Source& source, const std::vector<Layer>& backing) {
-  const std::vector<Layer>& layers = source.chain.layers;
-  if (backing.empty()) return layers.size();
+  if (backing.empty()) return source.blocks().size();
+  const std::vector<Layer>& layers = source.chains.front().layers;
   // What a snapshot shows is not what its file does.
-  const std::size_t first = source.snapshot ? 1 : 0;
+  const std::size_t first = source.shown ? 1 : 0;
   for (std::size_t i = first; i < layers.size(); ++i) {
     if (layers[i].identity == backing.front().identity &&
         layers[i].block->format() == backing.front().block->format()) {
@@ -176,9 +207,8 @@ Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& 
 Result<ImageInfo> convert_into(const Source& source, const std::string& path, const ConvertInto& target,
                                const ConvertOptions& options, OperationContext& context) {
   const std::shared_ptr<OpenImage> image = TRY(OpenImage::open(path, {.format = target.format}, context));
-  const auto& layers = source.chain.layers;
   // Locked, unless it is read without locks.
-  if (std::ranges::any_of(layers, [&](const Layer& each) { return each.identity == image->identity(); })) {
+  if (source.holds(image->identity())) {
     return Error(ErrorCode::kInvalidArgument, "target: " + printable(path) + " is a file of the source").on(path);
   }
   const std::uint64_t size = source.size();
@@ -196,11 +226,11 @@ Result<ImageInfo> convert_into(const Source& source, const std::string& path, co
 
 }  // namespace
 
-Result<ImageInfo> convert_image(const std::string& source_path, const std::string& target,
+Result<ImageInfo> convert_image(const std::vector<std::string>& sources, const std::string& target,
                                 const ConvertOptions& options, OperationContext& context) {
   TRY(context.cancel.check());
-  TRY(require_convertible(options));
-  const Source source = TRY(open_source(source_path, options, context));
+  TRY(require_convertible(sources.size(), options));
+  const Source source = TRY(open_source(sources, options, context));
   if (const auto* into = std::get_if<ConvertInto>(&options.target)) {
     return convert_into(source, target, *into, options, context);
   }

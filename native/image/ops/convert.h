@@ -7,6 +7,7 @@
 #include <optional>
 #include <string>
 #include <variant>
+#include <vector>
 
 #include "base/result.h"
 #include "image/disk_format.h"
@@ -25,7 +26,7 @@ struct ConvertInto {
 struct ConvertOptions {
   // Of a new image, its size: absent, the source's. With a backing, only what differs from that is written.
   std::variant<CreateOptions, ConvertInto> target;
-  std::optional<DiskFormat> source_format = std::nullopt;
+  std::optional<DiskFormat> source_format = std::nullopt;  // of each
   bool shared = false;  // the source is read although another program writes it: what is written may be torn
   std::optional<std::string> snapshot = std::nullopt;  // of the source, by id or name: what it kept is converted
   bool compress = false;
@@ -34,9 +35,10 @@ struct ConvertOptions {
   std::uint64_t sparse_size = 4096;
 };
 
+// Several sources are joined, one after the other, and then the target has no backing, and none is a snapshot's.
 // Killed or cancelled at any point, a new target is as it was before, or the whole new image; one that was there is
 // sound, and holds a part of the source. Phase reported: "convert", in bytes of the disk.
-Result<ImageInfo> convert_image(const std::string& source, const std::string& target, const ConvertOptions& options,
-                                OperationContext& context);
+Result<ImageInfo> convert_image(const std::vector<std::string>& sources, const std::string& target,
+                                const ConvertOptions& options, OperationContext& context);
 
 }  // namespace sluicebox::image

@@ -70,24 +70,30 @@ struct DiskSize {
   std::uint64_t bytes = 0;
   std::optional<BackingReference> backing = std::nullopt;  // that was opened, as it is recorded
   std::uint64_t backing_unit = 0;                          // its allocation unit
+  bool backing_there = false;                              // opened, or one that could be
 };
 Result<DiskSize> disk_size(const std::string& path, const CreateOptions& options,
                            const std::optional<FileIdentity>& replaced, std::vector<Layer>& chain,
                            OperationContext& context) {
   DiskSize found;
   std::optional<std::uint64_t> size = options.size;
-  if (options.backing && !options.unchecked_backing) {
+  if (options.backing) {
     Layer image;
     image.path = path;
     image.resolved_path = path;
     image.directories.named = TRY(open_directory_of(path));
     image.identity = replaced.value_or(FileIdentity{});
     BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
-    chain = TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));
-    if (!size) size = chain.front().block->size();
-    note_identity(reference, chain.front());
-    found.backing = std::move(reference);
-    found.backing_unit = chain.front().block->allocation_unit();
+    if (options.unchecked_backing) {
+      found.backing_there = backing_exists(image, reference, context);
+    } else {
+      chain = TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));
+      if (!size) size = chain.front().block->size();
+      note_identity(reference, chain.front());
+      found.backing = std::move(reference);
+      found.backing_unit = chain.front().block->allocation_unit();
+      found.backing_there = true;
+    }
   }
   if (!size) {
     return Error(ErrorCode::kInvalidArgument, "size is required when there is no backing to take it from");
@@ -266,7 +272,7 @@ Result<ImageInfo> create_image(const std::string& path, const CreateOptions& opt
   // Opened once before it is published: what is described is what was written, not what was meant.
   const std::unique_ptr<Block> block = TRY(open_new(made.file(), options, /*writable=*/false));
   ImageInfo info = TRY(describe(path, made.file(), *block));
-  if (info.backing) info.backing->exists = true;
+  if (info.backing) info.backing->exists = found.backing_there;
   TRY(made.publish(context.cancel));
   return info;
 }

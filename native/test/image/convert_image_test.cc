@@ -74,7 +74,7 @@ Result<ImageInfo> convert(const ChainFixture& fixture, const std::string& target
   if (plan != nullptr) testing::fail_as_planned(operation, *plan);
   ConvertOptions options = given;
   options.source_format = format_from_name(fixture.top_format());
-  return convert_image(fixture.top(), target, options, operation.context);
+  return convert_image({fixture.top()}, target, options, operation.context);
 }
 
 void require_same(const std::string& target, DiskFormat format, const std::string& expected, const TempDir& scratch) {
@@ -161,6 +161,23 @@ TEST_CASE("I35: the file is the same however many threads read and compress") {
       CAPTURE(parallel);
       REQUIRE((bytes == first));
     }
+  }
+}
+
+TEST_CASE("I35: several sources are joined, each whole with what it stands on, to where the next begins") {
+  const TempDir directory;
+  // Ends within a cluster and a grain of any target; nothing at all; longer than what it stands on.
+  const ChainFixture first({raw_layer((1 << 20) + 512, {"write -P 0x11 0 192k", "write -P 0x12 1M 512"})});
+  const ChainFixture empty({raw_layer(0, {})});
+  const ChainFixture last({raw_layer(300 << 10, {"write -P 0x21 0 300k"}), qcow2_layer(1 << 20, "", {})});
+  const std::string expected = first.bytes_of_top() + last.bytes_of_top();
+  for (const TargetShape& shape : targets()) {
+    CAPTURE(shape.what);
+    ConvertOptions options{.target = shape.create, .compress = shape.compress, .sparse_size = shape.sparse};
+    std::get<CreateOptions>(options.target).overwrite = true;
+    Operation operation({"/"});
+    require_ok(convert_image({first.top(), empty.top(), last.top()}, directory.file("t"), options, operation.context));
+    require_same(directory.file("t"), format_of(shape.create), expected, directory);
   }
 }
 
@@ -315,7 +332,7 @@ Result<ImageInfo> convert_into(const ChainFixture& source, const ChainFixture& t
   ConvertOptions options{.target = ConvertInto{.format = format_from_name(there.top_format())}};
   options.source_format = format_from_name(source.top_format());
   options.sparse_size = sparse;
-  return convert_image(source.top(), there.top(), options, operation.context);
+  return convert_image({source.top()}, there.top(), options, operation.context);
 }
 
 std::string written_over(const std::string& there, const std::string& source) {
@@ -359,7 +376,7 @@ TEST_CASE("I35: into an image that reads as zeros nothing is written for zeros")
     Operation operation;
     const ConvertOptions options{.target = ConvertInto{.format = DiskFormat::kRaw, .is_zero = told},
                                  .source_format = DiskFormat::kRaw};
-    require_ok(convert_image(source.top(), there.top(), options, operation.context));
+    require_ok(convert_image({source.top()}, there.top(), options, operation.context));
     const std::string now = there.bytes_of_top();
     CHECK(now[1 << 20] == 0x11);
     // Who says so without its being so sees that nothing was done there.
@@ -417,7 +434,7 @@ TEST_CASE("I35 I40: what cannot be written over is refused, and stays as it is")
     Operation operation({"/"});
     ConvertOptions options{.target = ConvertInto{.format = format}};
     options.compress = compress;
-    const Result<ImageInfo> result = convert_image(source.top(), target, options, operation.context);
+    const Result<ImageInfo> result = convert_image({source.top()}, target, options, operation.context);
     REQUIRE_FALSE(result.ok());
     return result.error().code;
   };
@@ -440,7 +457,7 @@ TEST_CASE("I53: a conversion that is cancelled leaves no target; its progress on
     };
     ConvertOptions options{.target = qcow2_target(), .source_format = DiskFormat::kRaw};
     options.compress = compress;
-    const Result<ImageInfo> result = convert_image(fixture.top(), directory.file("t"), options, operation.context);
+    const Result<ImageInfo> result = convert_image({fixture.top()}, directory.file("t"), options, operation.context);
     REQUIRE_FALSE(result.ok());
     CHECK(result.error().code == ErrorCode::kCancelled);
     CHECK(files_beside(directory.file("t")) == 0);
@@ -459,7 +476,7 @@ TEST_CASE("I53: a conversion that is cancelled leaves no target; its progress on
   Operation operation;
   ConvertOptions options{.target = qcow2_target({.preallocation = Preallocation::kFull}),
                          .source_format = DiskFormat::kRaw};
-  require_ok(convert_image(fixture.top(), directory.file("t"), options, operation.context));
+  require_ok(convert_image({fixture.top()}, directory.file("t"), options, operation.context));
   std::uint64_t done = 0;
   for (const ProgressReport& report : operation.progress.reports) {
     CHECK(report.done >= done);
@@ -481,7 +498,7 @@ TEST_CASE("I48: a source that is damaged ends the conversion with its own error,
   std::ofstream(packed, std::ios::binary).write(bytes.data(), static_cast<std::streamsize>(bytes.size()));
   Operation operation;
   const Result<ImageInfo> result =
-      convert_image(packed, directory.file("t"), {.target = qcow2_target()}, operation.context);
+      convert_image({packed}, directory.file("t"), {.target = qcow2_target()}, operation.context);
   REQUIRE_FALSE(result.ok());
   CHECK(result.error().code == ErrorCode::kImageCorrupt);
   CHECK_FALSE(std::filesystem::exists(directory.file("t")));

@@ -252,7 +252,7 @@ TEST_CASE("I35: what differs from a backing is converted into a differencing ima
       std::get<CreateOptions>(options.target).format = VhdxCreate{};
     }
     const std::string copy = stack.directory.file("copy");
-    must(convert_image(stack.overlay, copy, options, operation.context));
+    must(convert_image({stack.overlay}, copy, options, operation.context));
     CHECK(stack.bytes(copy) == stack.bytes());
     CHECK(must(check_image(copy, {}, operation.context)).corruptions == 0);
   }

@@ -27,6 +27,9 @@ test('create prints what it makes, and makes what qemu-img makes', async () => {
   await same('create', 'plain', '10M')
   await same('create', '-f', 'raw', '-o', 'preallocation=falloc', 'space.raw', '1M')
   await same('create', '-q', '-f', 'qcow2', 'base.qcow2', '32M')
+  // Over what is not there yet.
+  await same('create', '-u', '-f', 'qcow2', '-b', 'later.qcow2', '-F', 'qcow2', 'early.qcow2', '12M')
+  await same('create', '-u', '-f', 'qcow2', 'alone.qcow2', '12M')
   for (const file of [
     'base.qcow2',
     'overlay.qcow2',
@@ -34,6 +37,7 @@ test('create prints what it makes, and makes what qemu-img makes', async () => {
     'small.qcow2',
     'old.qcow2',
     'parts.qcow2',
+    'early.qcow2',
     'plain',
   ]) {
     const answers = await Promise.all(
@@ -46,6 +50,9 @@ test('create prints what it makes, and makes what qemu-img makes', async () => {
     expect(ours).toEqual(theirs)
   }
   await bothRefuse(1, 'create', '-f', 'qcow2', 'none.qcow2')
+  await bothRefuse(1, 'create', '-u', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'none.qcow2')
+  await bothRefuse(1, 'create', '-u', '-f', 'raw', '-b', 'base.qcow2', '-F', 'qcow2', 'none.raw', '1M')
+  await bothRefuse(1, 'create', '-u', '-f', 'vmdk', '-b', 'later.vmdk', '-F', 'vmdk', 'none.vmdk', '1M')
   await bothRefuse(1, 'create', '-f', 'nope', 'none.qcow2', '1M')
   await bothRefuse(1, 'create', '-f', 'qcow2', '-o', 'nope=1', 'none.qcow2', '1M')
   await bothRefuse(1, 'create', '-f', 'qcow2', 'none.qcow2', '1X')
@@ -269,6 +276,24 @@ test('convert -n writes over an image that is there as qemu-img does', async () 
   await bothRefuse(1, 'convert', '-n', '-O', 'qcow2', '-o', 'cluster_size=4k', 'source.qcow2', 'fresh.qcow2')
   await bothRefuse(1, 'convert', '--target-is-zero', '-O', 'qcow2', 'source.qcow2', 'fresh.qcow2')
   await bothRefuse(1, 'convert', '-n', '-O', 'vmdk', 'source.qcow2', 'fresh.qcow2')
+})
+
+test('convert joins several sources as qemu-img does', async () => {
+  const { same, prepare, write, file, run, bothRefuse } = pairOfFolders()
+  file('first.raw', Buffer.alloc(100_001, 0x11))
+  await prepare('create', '-q', '-f', 'qcow2', 'second.qcow2', '1M')
+  await write('second.qcow2', 'write -P 0x22 0 64K', 'write -P 0x22 1020K 4K')
+  for (const format of ['raw', 'qcow2', 'vmdk']) {
+    await same('convert', '-O', format, 'second.qcow2', 'first.raw', 'second.qcow2', `joined.${format}`)
+    expect((await run('compare', '-f', format, `joined.${format}`, '../theirs/joined.raw')).ours).toMatchObject({
+      stdout: 'Images are identical.\n',
+      code: 0,
+    })
+  }
+  await bothRefuse(1, 'convert', '-l', 'clean', 'first.raw', 'second.qcow2', 'x')
+  await bothRefuse(1, 'convert', '-O', 'qcow2', '-B', 'first.raw', '-F', 'raw', 'first.raw', 'second.qcow2', 'x')
+  await bothRefuse(1, 'convert', '-O', 'qcow2', 'first.raw', 'gone.raw', 'x')
+  await bothRefuse(1, 'convert', '-O', 'qcow2', 'first.raw')
 })
 
 test('-U reads what another program has open', async () => {

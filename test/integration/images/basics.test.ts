@@ -39,6 +39,39 @@ test.each(table)('I6: %j is the image that qemu-img sees, and both checks find n
   expect(await images.check(path)).toMatchObject({ ok: true, corruptions: 0, leaks: 0, path, problems: [] })
 })
 
+test('an unchecked backing need not be there yet, and shows through when it is; of qcow2 alone, and with a size', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [path, base] = [folder('early.qcow2'), folder('later.raw')]
+  const backing = { path: 'later.raw', format: 'raw' as const, unchecked: true }
+  const made = await images.create(path, { format: 'qcow2', size: '1M', backing })
+  expect(made).toMatchObject({
+    virtualBytes: 2 ** 20,
+    backing: { path: 'later.raw', resolvedPath: base, exists: false },
+  })
+  expect(await images.check(path)).toMatchObject({ ok: true })
+  writeFileSync(base, Buffer.alloc(2 ** 20, 0x5a))
+  await qemuImg('compare', '-f', 'qcow2', '-F', 'raw', path, base)
+  expect(await images.compare(path, base, { formatB: 'raw' })).toMatchObject({ identical: true })
+  expect(await images.info(path)).toMatchObject({ backing: { exists: true } })
+
+  const [x, unchecked] = [folder('x'), true]
+  expect(await rejection(images.create(x, { format: 'qcow2', backing }))).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('size'),
+  })
+  for (const format of ['vmdk', 'vhd', 'vhdx'] as const)
+    expect(
+      await rejection(images.create(x, { format, size: '1M', backing: { path: 'later', format, unchecked } })),
+    ).toMatchObject({ code: 'UNSUPPORTED', message: expect.stringContaining('backing') })
+  // Who converts compares with it.
+  expect(await rejection(images.convert(base, x, { format: 'qcow2', sourceFormat: 'raw', backing }))).toMatchObject({
+    code: 'INVALID_ARGUMENT',
+    message: expect.stringContaining('unchecked'),
+  })
+  expect(existsSync(x)).toBe(false)
+})
+
 test('I15: the preallocation modes allocate what they say', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()

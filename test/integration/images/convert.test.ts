@@ -89,6 +89,52 @@ test('I35: an overlay is written that holds only what its backing does not show'
   expect(own).toEqual([MIB, 2 * MIB])
 })
 
+test('I35: several sources are joined as qemu-img joins them, into a new image and into one that is there', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [base, first, second, third] = [folder('base.raw'), folder('1.qcow2'), folder('2.raw'), folder('3.vhdx')]
+  writeFileSync(base, Buffer.alloc(3 * MIB, 0x11))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', first, String(2 * MIB + 512))
+  await qemuIo(first, ['write -P 0x22 1M 64K'])
+  // In sectors of 512 the one behind it begins.
+  writeFileSync(second, Buffer.alloc(100_001, 0x33))
+  await images.convert(base, third, { format: 'vhdx', sourceFormat: 'raw' })
+  const sources = [first, second, third]
+  const [theirs, there] = [folder('theirs.raw'), folder('there.qcow2')]
+  await qemuImg('convert', '-O', 'raw', ...sources, theirs)
+  await images.create(there, { format: 'qcow2', size: '16M' })
+  await images.convert(sources, there, { existing: true })
+  await qemuImg('compare', '-f', 'raw', theirs, there)
+  for (const options of targets) {
+    const ours = folder('ours')
+    await images.convert(sources, ours, { ...options, overwrite: true })
+    await qemuImg('compare', '-f', 'raw', '-F', options.format, theirs, ours)
+  }
+  // The same file twice.
+  await images.convert([second, second], folder('twice.raw'), { format: 'raw' })
+  expect(await readFile(folder('twice.raw'))).toEqual(
+    Buffer.concat([readSectors(await readFile(second)), readSectors(await readFile(second))]),
+  )
+
+  const [backing, snapshot] = [{ path: base, format: 'raw' as const }, 'clean']
+  for (const refused of [
+    images.convert([], folder('x'), { format: 'raw' }),
+    images.convert([first, 7 as never], folder('x'), { format: 'raw' }),
+    images.convert(sources, folder('x'), { format: 'qcow2', backing }),
+    images.convert(sources, folder('x'), { format: 'qcow2', snapshot }),
+    images.convert([first, second], second, { existing: true, shared: true }),
+  ])
+    expect(await rejection(refused)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+  expect(await rejection(images.convert([first, folder('gone')], folder('x'), { format: 'raw' }))).toMatchObject({
+    code: 'IMAGE_NOT_FOUND',
+    path: folder('gone'),
+  })
+  expect(readdirSync(folder('.')).filter((name) => name === 'x')).toEqual([])
+})
+
+/** As a guest reads them. */
+const readSectors = (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 511)])
+
 test('the snapshot of a qcow2 is converted by id and by name, and nothing of the source changes', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()

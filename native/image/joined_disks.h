@@ -1,0 +1,42 @@
+// joined_disks.h: several disks one after the other, as one to be read.
+// Knows: their layers, through chain views. Does not know: files, what it is read for.
+// Threads: read() and status() from several at once, while nobody writes to a layer.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "image/block.h"
+
+namespace sluicebox::image {
+
+class JoinedDisks final : public Block {
+ public:
+  // Borrows: the layers of each disk, nearest first, outlive this one. kInvalidArgument when all together are larger
+  // than a file can be.
+  static Result<std::unique_ptr<JoinedDisks>> join(std::vector<std::vector<Block*>> disks);
+
+  DiskFormat format() const override { return DiskFormat::kRaw; }
+  std::uint64_t size() const override { return size_; }
+  std::uint64_t allocation_unit() const override { return 512; }
+  LayerInfo info() const override { return {}; }
+  Status read(std::uint64_t offset, MutableBytes out) override;
+  Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
+  Status write(std::uint64_t offset, Bytes data) override;
+  Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
+  Status flush() override { return {}; }
+
+ private:
+  struct Disk {
+    std::uint64_t start = 0, size = 0;
+    std::vector<Block*> layers;
+  };
+  JoinedDisks(std::vector<Disk> disks, std::uint64_t size) : disks_(std::move(disks)), size_(size) {}
+  const Disk& disk_at(std::uint64_t offset) const;
+
+  const std::vector<Disk> disks_;  // of those that have a size
+  const std::uint64_t size_;
+};
+
+}  // namespace sluicebox::image
