@@ -224,10 +224,16 @@ export interface ConvertSource extends Cancellable, Sharing, Progressive<'conver
   sourceFormat?: DiskFormat
   /** An internal snapshot of the source, by id or else by name: what it kept is converted. */
   snapshot?: string
+  /** What cannot be read of the source, for it is damaged or its disk fails, becomes zeros, and is told in the result. Default false. */
+  salvage?: boolean
   /** Threads that read and compress, 1 to 16. Default: one a processor, up to 4. The file is the same whatever it is. */
   parallel?: number
   /** So many zeros, aligned, become a hole: a power of two from 512 to 2M. 0: everything is written. Default 4K. */
   sparseSize?: Size
+}
+export interface ConvertResult extends ImageInfo {
+  /** With `salvage`: what of the disk could not be read and became zeros. `bytes`: of all; `parts`: ascending, 1,000 of them at most. */
+  unreadable?: { bytes: number; parts: { start: number; length: number }[] }
 }
 /** What the target is to be like, a new file. Its size is the source's, or a larger one; with a backing, only what differs from that is written. */
 export type ConvertOptions = ImageCreateOptions &
@@ -364,9 +370,9 @@ export interface Images {
    * backing and no snapshot.
    * @throws IMAGE_EXISTS, IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT, INVALID_ARGUMENT, NO_SPACE
    */
-  convert(source: string | readonly string[], target: string, options: ConvertOptions): Promise<ImageInfo>
+  convert(source: string | readonly string[], target: string, options: ConvertOptions): Promise<ConvertResult>
   /** Into an image that is there, in place. @throws also IMAGE_TOO_SMALL, UNSUPPORTED (compress) */
-  convert(source: string | readonly string[], target: string, options: ConvertIntoOptions): Promise<ImageInfo>
+  convert(source: string | readonly string[], target: string, options: ConvertIntoOptions): Promise<ConvertResult>
   /**
    * Whether a guest reads the same bytes from both images, with their chains. What both say is zero is not read.
    * @throws IMAGE_NOT_FOUND, IMAGE_LOCKED, IMAGE_CHAIN, IMAGE_CORRUPT

@@ -10,6 +10,7 @@ import type {
   CompareResult,
   ConvertIntoOptions,
   ConvertOptions,
+  ConvertResult,
   ImageHandle,
   ImageInfo,
   ImageOp,
@@ -137,7 +138,7 @@ export class ImageOperations implements Images {
     source: string | readonly string[],
     target: string,
     options: ConvertOptions | ConvertIntoOptions,
-  ): Promise<ImageInfo> {
+  ): Promise<ConvertResult> {
     const read = () => readConvert(source, target, options)
     return this.#submit('convert', 'images.convert', read, options, this.convert, toInfo)
   }

@@ -58,6 +58,7 @@ export type {
   CompareResult,
   ConvertIntoOptions,
   ConvertOptions,
+  ConvertResult,
   ConvertSource,
   DiskFormat,
   ImageCreateOptions,

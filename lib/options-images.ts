@@ -22,6 +22,7 @@ export function readFormat(op: string, name: string, value: unknown): DiskFormat
 }
 
 const common = ['signal', 'onProgress']
+const MOST_SOURCES = 1000
 const vmdkSubformats = [
   'monolithicSparse',
   'monolithicFlat',
@@ -33,6 +34,12 @@ const vmdkSubformats = [
 export function readCreate(path: unknown, value: unknown): object {
   const op = 'images.create'
   const request = { path: readAbsolute(op, 'path', path), ...readTarget(op, value, []) }
+  if (request.backing?.unchecked && request.format !== 'qcow2')
+    throw new ImageError(
+      'UNSUPPORTED',
+      `backing.unchecked: a ${request.format} image records its backing by an id, for which that is opened`,
+      { op, hint: 'Create it when the backing is there, or use format: "qcow2".' },
+    )
   if (request.backing?.unchecked && request.size === undefined)
     throw bad(op, 'size', 'the disk’s size, for a backing that is not opened does not tell it', undefined)
   return request
@@ -130,7 +137,7 @@ function readBacking(op: string, value: unknown): ReadTarget['backing'] {
 export function readConvert(source: unknown, target: unknown, value: unknown): object {
   const op = 'images.convert'
   const [sources, made] = [readSources(op, source), readAbsolute(op, 'target', target)]
-  const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize', 'existing', 'shared']
+  const own = ['sourceFormat', 'snapshot', 'compress', 'parallel', 'sparseSize', 'existing', 'shared', 'salvage']
   const image = readExisting(op, value, own) ?? { ...readTarget(op, value, own), existing: false }
   const options = value as Record<string, unknown>
   return {
@@ -141,6 +148,7 @@ export function readConvert(source: unknown, target: unknown, value: unknown): o
     sourceFormat: readFormat(op, 'sourceFormat', options.sourceFormat),
     shared: readBoolean(op, 'shared', options.shared) ?? false,
     snapshot: options.snapshot === undefined ? undefined : readText(op, 'snapshot', options.snapshot),
+    salvage: readBoolean(op, 'salvage', options.salvage) ?? false,
     compress: readBoolean(op, 'compress', options.compress) ?? false,
     parallel: readInteger(op, 'parallel', options.parallel, 1, 16),
     sparseSize: readSize(op, 'sparseSize', options.sparseSize) ?? 4096,
@@ -149,8 +157,10 @@ export function readConvert(source: unknown, target: unknown, value: unknown): o
 
 function readSources(op: string, source: unknown): string[] {
   if (!Array.isArray(source)) return [readAbsolute(op, 'source', source)]
-  if (source.length === 0) throw bad(op, 'source', 'a path, or several', source)
-  return source.map((each, n) => readAbsolute(op, `source[${n}]`, each))
+  if (source.length === 0 || source.length > MOST_SOURCES)
+    throw bad(op, 'source', `a path, or an array of 1 to ${MOST_SOURCES} paths`, source)
+  // Array.from: map() would pass over a hole.
+  return Array.from(source, (each, n) => readAbsolute(op, `source[${n}]`, each))
 }
 
 /** An image that is written over; undefined, when the target is to be made. */

@@ -246,7 +246,7 @@ export function bad(op: string, name: string, expected: string, got: unknown): I
 /** An object may have its own way to be shown, which may throw. */
 function shown(value: unknown): string {
   try {
-    return inspect(value, { depth: 0, maxStringLength: 80 })
+    return inspect(value, { depth: 0, maxStringLength: 80, maxArrayLength: 3, breakLength: Infinity })
   } catch {
     return 'an object that cannot be shown'
   }

@@ -3,6 +3,7 @@ import {
   type CheckReport,
   type CommitResult,
   type CompareResult,
+  type ConvertResult,
   type ImageHandle,
   type ImageInfo,
   InvalidArgumentError,
@@ -42,7 +43,7 @@ expectType<Promise<CommitResult>>(
 expectType<Promise<ImageInfo>>(runtime.images.resize('a', '20G'))
 expectType<Promise<ImageInfo>>(runtime.images.resize('a', 512, { shrink: true, preallocation: 'falloc' }))
 
-expectType<Promise<ImageInfo>>(
+expectType<Promise<ConvertResult>>(
   runtime.images.convert('a', 'b', {
     format: 'qcow2',
     compress: true,
@@ -51,11 +52,13 @@ expectType<Promise<ImageInfo>>(
     sparseSize: '64K',
   }),
 )
-expectType<Promise<ImageInfo>>(
+expectType<Promise<ConvertResult>>(
   runtime.images.convert('a', 'b', { format: 'raw', snapshot: 'one', sourceFormat: 'qcow2' }),
 )
 expectError(runtime.images.convert('a', 'b', { compress: true }))
-expectType<Promise<ImageInfo>>(runtime.images.convert('a', 'b', { existing: true, targetIsZero: true, shared: true }))
+expectType<Promise<ConvertResult>>(
+  runtime.images.convert('a', 'b', { existing: true, targetIsZero: true, shared: true }),
+)
 expectError(runtime.images.convert('a', 'b', { existing: true, size: '1G' }))
 expectError(runtime.images.convert('a', 'b', { existing: true, compress: true }))
 expectError(runtime.images.convert('a', 'b', { format: 'raw', targetIsZero: true }))
@@ -73,7 +76,7 @@ expectType<Promise<MeasureResult>>(
 )
 expectError(runtime.images.commit('a', { into: null }))
 expectError(runtime.rebase('a', {}))
-expectType<Promise<ImageInfo>>(runtime.images.convert(['a', 'b'] as const, 'c', { format: 'raw' }))
+expectType<Promise<ConvertResult>>(runtime.images.convert(['a', 'b'] as const, 'c', { format: 'raw' }))
 expectError(runtime.images.convert([1], 'c', { format: 'raw' }))
 expectType<Promise<ImageInfo>>(
   runtime.images.create('a', { format: 'qcow2', size: 1, backing: { path: 'b', format: 'raw', unchecked: true } }),

@@ -26,12 +26,14 @@ export interface Files {
 }
 
 /** In one line: what failed, on what, why, and what to do. */
-export function describe({ message, hint }: SluiceboxError): string {
+export function describe({ message, hint, path }: SluiceboxError): string {
+  // Not every message names the file, and a name with other characters was escaped there.
+  const named = path === undefined || message.includes(path) || !/^[ -~]+$/.test(path)
   const advice = hint?.includes('allowPaths')
     ? 'if the image is trusted, allow the directory with --allow-path DIR or SLUICEBOX_ALLOW_PATHS'
     : // The library's options, under the names that they have here.
       hint?.replace('existing: true', '-n').replace('shared: true', '-U')
-  return `${message}${advice ? `: ${advice}` : ''}`
+  return `${named ? '' : `${path}: `}${message}${advice ? `: ${advice}` : ''}`
 }
 
 /** Where a symlink leads; what is not there yet leads nowhere. */

@@ -104,6 +104,24 @@ Napi::Value to_js(Napi::Env env, const image::ImageInfo& info) {
   return object;
 }
 
+Napi::Value to_js(Napi::Env env, const image::Converted& converted) {
+  const Napi::Value target = to_js(env, converted.target);
+  if (!converted.unreadable) return target;
+  const auto& [bytes, parts] = *converted.unreadable;
+  Napi::Array ranges = Napi::Array::New(env, parts.size());
+  for (std::uint32_t i = 0; i < parts.size(); ++i) {
+    Napi::Object range = Napi::Object::New(env);
+    range.Set("start", number(env, parts[i].start));
+    range.Set("length", number(env, parts[i].length));
+    ranges.Set(i, range);
+  }
+  Napi::Object unreadable = Napi::Object::New(env);
+  unreadable.Set("bytes", number(env, bytes));
+  unreadable.Set("parts", ranges);
+  target.As<Napi::Object>().Set("unreadable", unreadable);
+  return target;
+}
+
 Napi::Value to_js(Napi::Env env, const image::CheckReport& report) {
   Napi::Object object = Napi::Object::New(env);
   object.Set("corruptions", number(env, report.corruptions));
@@ -285,6 +303,7 @@ ImageWork parse_convert(const Napi::Object& request) {
       .source_format = optional_format_of(request, "sourceFormat"),
       .shared = flag_of(request, "shared"),
       .snapshot = optional_text_of(request, "snapshot"),
+      .salvage = flag_of(request, "salvage"),
       .compress = flag_of(request, "compress"),
       .parallel = static_cast<unsigned>(optional_whole_of(request, "parallel").value_or(0)),
       .sparse_size = whole_of(request, "sparseSize"),

@@ -38,6 +38,7 @@ Error os_error(int saved_errno, std::string what, std::string path) {
   Error error(code_of(saved_errno), std::move(what) + ": " + reason);
   error.os_error = saved_errno;
   error.path = std::move(path);
+  if (saved_errno == EMFILE) error.hint = "raise the limit of this process's open files (ulimit -n)";
   return error;
 }
 

@@ -233,6 +233,17 @@ Result<FoundFile> find_backing(const Layer& overlay, const std::string& referenc
   return FoundFile::find(reference, named_by, policy);
 }
 
+Status judge_unopened_backing(const Layer& overlay, const std::string& reference, OperationContext& context) {
+  TRY(require_file_reference(reference));
+  const std::string path = resolve_backing_path(overlay.path, reference);
+  const Result<FoundFile> found = find_backing(overlay, reference, /*named_by_caller=*/true, {}, context.policy);
+  if (path == overlay.path || (found.ok() && found.value().identity() == overlay.identity)) {
+    return Error(ErrorCode::kImageChain, printable(path) + " is the overlay itself").on(path);
+  }
+  if (!found.ok() && found.error().code == ErrorCode::kPathRefused) return found.error();
+  return {};
+}
+
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context) {
   if (has_protocol(backing.path)) return false;
   return find_backing(overlay, backing.path, false, {}, context.policy).ok();

@@ -68,6 +68,10 @@ Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, Operat
 Result<FoundFile> find_backing(const Layer& overlay, const std::string& reference, bool named_by_caller,
                                const std::vector<FileIdentity>& also_named, const PathPolicy& policy);
 
+// What is asked of a backing that a caller names and that is not opened: that it is a file and not the overlay itself,
+// and that the caller may name it. It need not be there.
+Status judge_unopened_backing(const Layer& overlay, const std::string& reference, OperationContext& context);
+
 // Whether the file that `overlay` records as its backing is there and one that its images may name; opens nothing.
 bool backing_exists(const Layer& overlay, const BackingReference& backing, OperationContext& context);
 

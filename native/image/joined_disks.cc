@@ -6,7 +6,6 @@
 
 #include "base/checked.h"
 #include "image/block_range.h"
-#include "image/chain.h"
 
 namespace sluicebox::image {
 
@@ -19,7 +18,7 @@ Result<std::unique_ptr<JoinedDisks>> JoinedDisks::join(std::vector<std::vector<B
     if (!after || *after > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max())) {
       return Error(ErrorCode::kInvalidArgument, "the sources together are larger than a file can be");
     }
-    if (size != 0) joined.push_back({.start = end, .size = size, .layers = std::move(layers)});
+    if (size != 0) joined.push_back({.start = end, .view = std::make_unique<SharedChainView>(std::move(layers), size)});
     end = *after;
   }
   return std::unique_ptr<JoinedDisks>(new JoinedDisks(std::move(joined), end));
@@ -35,8 +34,8 @@ Status JoinedDisks::read(std::uint64_t offset, MutableBytes out) {
   while (!out.empty()) {
     const Disk& disk = disk_at(offset);
     const std::uint64_t within = offset - disk.start;
-    const MutableBytes part = out.first(std::min<std::uint64_t>(out.size(), disk.size - within));
-    TRY(ChainView(disk.layers, disk.size).read(within, part));
+    const MutableBytes part = out.first(std::min<std::uint64_t>(out.size(), disk.view->size() - within));
+    TRY(disk.view->read(within, part));
     offset += part.size();
     out = out.subspan(part.size());
   }
@@ -46,7 +45,7 @@ Status JoinedDisks::read(std::uint64_t offset, MutableBytes out) {
 Result<BlockStatus> JoinedDisks::status(std::uint64_t offset, std::uint64_t length) {
   TRY(check_range(offset, 1, size_));
   const Disk& disk = disk_at(offset);
-  const ChainView::Extent extent = TRY(ChainView(disk.layers, disk.size).status(offset - disk.start, length));
+  const ChainView::Extent extent = TRY(disk.view->status(offset - disk.start, length));
   BlockStatus status;
   status.mapping = extent.zero ? Mapping::kZero : Mapping::kData;
   status.length = extent.length;

@@ -1,5 +1,5 @@
 // joined_disks.h: several disks one after the other, as one to be read.
-// Knows: their layers, through chain views. Does not know: files, what it is read for.
+// Knows: chain views. Does not know: files, what it is read for.
 // Threads: read() and status() from several at once, while nobody writes to a layer.
 #pragma once
 
@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "image/block.h"
+#include "image/shared_chain_view.h"
 
 namespace sluicebox::image {
 
@@ -29,8 +30,8 @@ class JoinedDisks final : public Block {
 
  private:
   struct Disk {
-    std::uint64_t start = 0, size = 0;
-    std::vector<Block*> layers;
+    std::uint64_t start = 0;
+    std::unique_ptr<SharedChainView> view;
   };
   JoinedDisks(std::vector<Disk> disks, std::uint64_t size) : disks_(std::move(disks)), size_(size) {}
   const Disk& disk_at(std::uint64_t offset) const;

@@ -50,9 +50,9 @@ class MetadataShare {
   // Before the memory is asked for.
   Status take(std::size_t bytes) {
     if (!budget_->try_take(bytes)) {
-      return Error(ErrorCode::kImageChain, "the tables of the images of this chain take more than " +
+      return Error(ErrorCode::kImageChain, "the tables of the images that are read together take more than " +
                                                std::to_string(budget_->limit() >> 20) + " MiB of memory")
-          .advise("commit or rebase layers away first");
+          .advise("commit or rebase layers away first, or convert fewer images at once");
     }
     held_ += bytes;
     return {};

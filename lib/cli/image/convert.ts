@@ -1,12 +1,12 @@
 // sluicebox image convert: writes what a guest reads of one image into a new one; a target that is there already is
 // replaced when the new one is whole, or with -n, as a block device is that becomes raw, written over in place.
 import { statSync } from 'node:fs'
-import type { ConvertIntoOptions, ConvertOptions, ConvertSource, DiskFormat } from '../../image-types.js'
+import type { ConvertIntoOptions, ConvertOptions, ConvertResult, ConvertSource, DiskFormat } from '../../image-types.js'
 import { CommandError, checkCache, parse, REASONS, REFUSED, refuse, UsageError } from '../arguments.js'
 import { formatOf } from '../formats.js'
 import { startBar } from '../progress.js'
 import { parseSize } from '../size.js'
-import { besideFile, type Command } from '../tool.js'
+import { besideFile, type Command, type Tool } from '../tool.js'
 import { readNewImage } from './create-options.js'
 import { snapshotOf } from './snapshot-name.js'
 
@@ -15,7 +15,7 @@ const MAX_PARALLEL = 16
 export const convert: Command = {
   usage:
     '[-c] [-p] [-q] [-f fmt] [-t cache] [-T src_cache] [-O output_fmt] [-B backing_file -F backing_fmt] [-o options] ' +
-    '[-l snapshot_param] [-S sparse_size] [-m threads] [-n [--target-is-zero]] [-U] [-W] [-C] filename [filename2 [...]] output_filename',
+    '[-l snapshot_param] [-S sparse_size] [-m threads] [-n [--target-is-zero]] [-U] [-W] [-C] [--salvage] filename [filename2 [...]] output_filename',
   async run(args, tool) {
     const { values, positionals, allowPaths } = parse(args, {
       ...REFUSED,
@@ -47,7 +47,6 @@ export const convert: Command = {
       ...REASONS,
       'rate-limit': 'use ionice',
       'target-image-opts': 'name a file, and its format with -O',
-      salvage: 'what cannot be read is an error',
       bitmaps: 'bitmaps are not copied',
     })
     checkCache(values.cache, values['src-cache'])
@@ -62,26 +61,33 @@ export const convert: Command = {
       sourceFormat: formatOf(values.format),
       shared: values['force-share'],
       snapshot: snapshotOf(values.snapshot),
+      salvage: values.salvage,
       parallel: values.parallel === undefined ? undefined : threads(values.parallel),
       sparseSize: values['sparse-size'] === undefined ? undefined : parseSize(values['sparse-size']),
       onProgress: bar.onProgress,
       signal: tool.io.signal,
     }
-    if (existing) {
-      const into = existingTarget(format, values)
-      await tool.withImages({ named: [...sources, target], allowed: allowPaths }, (images) =>
-        images.convert(sources, target, { ...into, ...how }),
-      )
-    } else {
-      const made = newTarget(format, values)
-      const backing = made.backing ? [besideFile(target, made.backing.path)] : []
-      await tool.withImages({ named: [...sources, target, ...backing], allowed: allowPaths }, (images) =>
-        images.convert(sources, target, { ...made, ...how }),
-      )
-    }
+    const options = existing ? existingTarget(format, values) : newTarget(format, values)
+    const backing = 'backing' in options && options.backing ? [besideFile(target, options.backing.path)] : []
+    const converted = await tool.withImages(
+      { named: [...sources, target, ...backing], allowed: allowPaths },
+      // One call, of two signatures.
+      (images) =>
+        'existing' in options
+          ? images.convert(sources, target, { ...options, ...how })
+          : images.convert(sources, target, { ...options, ...how }),
+    )
     bar.finish()
+    tellUnreadable(converted, tool)
     return 0
   },
+}
+
+function tellUnreadable({ unreadable }: ConvertResult, tool: Tool): void {
+  if (!unreadable?.bytes) return
+  for (const { start, length } of unreadable.parts)
+    tool.complain(`warning: ${length} bytes at offset ${start} could not be read, and are zeros`)
+  tool.complain(`warning: ${unreadable.bytes} bytes are lost`)
 }
 
 interface TargetValues {

@@ -12,6 +12,7 @@
 #include "image/ops/image_chain.h"
 #include "image/ops/info.h"
 #include "image/printable.h"
+#include "image/salvaged_disk.h"
 
 namespace sluicebox::image {
 
@@ -60,21 +61,26 @@ Status require_convertible(std::size_t sources, const ConvertOptions& options) {
 // What is read: an image with its chain, an image's snapshot in its place, or several images joined.
 struct Source {
   std::vector<ImageChain> chains;
-  std::unique_ptr<Block> shown;  // in the place of the first layer, or of all when images are joined
+  std::unique_ptr<Block> snapshot;         // in the place of the first layer
+  std::unique_ptr<JoinedDisks> joined;     // in the place of all
+  std::unique_ptr<SalvagedDisk> salvaged;  // the same, of whatever it is that is damaged
 
-  bool joined() const { return chains.size() > 1; }
   // Nearest first.
   std::vector<Block*> blocks() const {
-    if (joined()) return {shown.get()};
+    if (salvaged) return {salvaged.get()};
+    if (joined) return {joined.get()};
     std::vector<Block*> all = chains.front().blocks();
-    if (shown) all.front() = shown.get();
+    if (snapshot) all.front() = snapshot.get();
     return all;
   }
   std::uint64_t size() const { return blocks().front()->size(); }
   const std::string& path() const { return chains.front().layers.front().path; }
   bool holds(FileIdentity file) const {
     return std::ranges::any_of(chains, [&](const ImageChain& chain) {
-      return std::ranges::any_of(chain.layers, [&](const Layer& layer) { return layer.identity == file; });
+      return std::ranges::any_of(chain.layers, [&](const Layer& layer) {
+        return layer.identity == file ||
+               std::ranges::find(layer.files_beside, file, &Layer::Beside::identity) != layer.files_beside.end();
+      });
     });
   }
 };
@@ -82,35 +88,43 @@ struct Source {
 Result<Source> open_source(const std::vector<std::string>& paths, const ConvertOptions& options,
                            OperationContext& context) {
   Source source;
+  const Access access = reading(options.shared);
+  std::vector<Layer> images;
+  std::vector<FileIdentity> named;
   for (const std::string& path : paths) {
-    source.chains.push_back(TRY(open_image_chain(path, options.source_format, reading(options.shared), context)));
+    TRY(context.cancel.check());
+    images.push_back(TRY(open_layer(path, options.source_format, access, context)));
+    named.push_back(images.back().identity);
   }
+  for (Layer& image : images) source.chains.push_back(TRY(open_image_chain(std::move(image), named, access, context)));
   if (options.snapshot) {
-    source.shown = TRY(source.chains.front().layers.front().block->open_snapshot(*options.snapshot));
+    source.snapshot = TRY(source.chains.front().layers.front().block->open_snapshot(*options.snapshot));
   }
-  if (source.joined()) {
+  if (source.chains.size() > 1) {
     std::vector<std::vector<Block*>> disks;
     disks.reserve(source.chains.size());
     for (const ImageChain& chain : source.chains) disks.push_back(chain.blocks());
-    source.shown = TRY(JoinedDisks::join(std::move(disks)));
+    source.joined = TRY(JoinedDisks::join(std::move(disks)));
   }
+  if (options.salvage) source.salvaged = std::make_unique<SalvagedDisk>(source.blocks());
   return source;
 }
 
 Status require_room(const Source& source, const CreateOptions& target) {
   if (!target.size || *target.size >= source.size()) return {};
-  return Error(ErrorCode::kInvalidArgument, "size: the source has " + std::to_string(source.size()) + " bytes, which " +
-                                                std::to_string(*target.size) + " would cut")
+  return Error(ErrorCode::kInvalidArgument,
+               std::string("size: ") + (source.joined ? "the sources have " : "the source has ") +
+                   std::to_string(source.size()) + " bytes, which " + std::to_string(*target.size) + " would cut")
       .on(source.path())
       .advise("convert at full size, and resize the copy with shrink: true");
 }
 
 // One file in one format has one backing, so from the first file that both chains hold, they hold the same ones.
 std::size_t layers_above(const Source& source, const std::vector<Layer>& backing) {
-  if (backing.empty()) return source.blocks().size();
+  if (backing.empty() || source.salvaged) return source.blocks().size();
   const std::vector<Layer>& layers = source.chains.front().layers;
   // What a snapshot shows is not what its file does.
-  const std::size_t first = source.shown ? 1 : 0;
+  const std::size_t first = source.snapshot ? 1 : 0;
   for (std::size_t i = first; i < layers.size(); ++i) {
     if (layers[i].identity == backing.front().identity &&
         layers[i].block->format() == backing.front().block->format()) {
@@ -204,7 +218,7 @@ Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& 
   return Conversion(layers, shape, target, context).run(*ahead);
 }
 
-Result<ImageInfo> convert_into(const Source& source, const std::string& path, const ConvertInto& target,
+Result<ImageInfo> convert_over(const Source& source, const std::string& path, const ConvertInto& target,
                                const ConvertOptions& options, OperationContext& context) {
   const std::shared_ptr<OpenImage> image = TRY(OpenImage::open(path, {.format = target.format}, context));
   // Locked, unless it is read without locks.
@@ -224,24 +238,31 @@ Result<ImageInfo> convert_into(const Source& source, const std::string& path, co
   return image_info(path, {.format = image->format()}, context);
 }
 
-}  // namespace
-
-Result<ImageInfo> convert_image(const std::vector<std::string>& sources, const std::string& target,
-                                const ConvertOptions& options, OperationContext& context) {
-  TRY(context.cancel.check());
-  TRY(require_convertible(sources.size(), options));
-  const Source source = TRY(open_source(sources, options, context));
-  if (const auto* into = std::get_if<ConvertInto>(&options.target)) {
-    return convert_into(source, target, *into, options, context);
-  }
-  CreateOptions create = std::get<CreateOptions>(options.target);
+Result<ImageInfo> convert_to_new(const Source& source, const std::string& path, CreateOptions create,
+                                 const ConvertOptions& options, OperationContext& context) {
   TRY(require_room(source, create));
   if (!create.size) create.size = source.size();
   const NewContent content{.compress = options.compress,
                            .write = [&](ConvertTarget& new_image, std::uint64_t disk_bytes, const auto& backing) {
                              return fill(source, options, new_image, disk_bytes, backing, context);
                            }};
-  return create_image(target, create, context, &content);
+  return create_image(path, create, context, &content);
+}
+
+}  // namespace
+
+Result<Converted> convert_image(const std::vector<std::string>& sources, const std::string& target,
+                                const ConvertOptions& options, OperationContext& context) {
+  TRY(context.cancel.check());
+  TRY(require_convertible(sources.size(), options));
+  const Source source = TRY(open_source(sources, options, context));
+  const auto* into = std::get_if<ConvertInto>(&options.target);
+  Converted converted{
+      .target = into != nullptr
+                    ? TRY(convert_over(source, target, *into, options, context))
+                    : TRY(convert_to_new(source, target, std::get<CreateOptions>(options.target), options, context))};
+  if (source.salvaged) converted.unreadable = source.salvaged->unreadable();
+  return converted;
 }
 
 }  // namespace sluicebox::image

@@ -14,6 +14,7 @@
 #include "image/image_info.h"
 #include "image/ops/context.h"
 #include "image/ops/create.h"
+#include "image/salvaged_disk.h"
 
 namespace sluicebox::image {
 
@@ -29,16 +30,22 @@ struct ConvertOptions {
   std::optional<DiskFormat> source_format = std::nullopt;  // of each
   bool shared = false;  // the source is read although another program writes it: what is written may be torn
   std::optional<std::string> snapshot = std::nullopt;  // of the source, by id or name: what it kept is converted
+  bool salvage = false;                                // what cannot be read of the source becomes zeros, and is told
   bool compress = false;
   unsigned parallel = 0;  // threads; 0: one a core, up to 4. The file is the same whatever it is
   // So many zeros, aligned, become a hole: a power of two of at least 512; 0: everything is written.
   std::uint64_t sparse_size = 4096;
 };
 
+struct Converted {
+  ImageInfo target;
+  std::optional<UnreadableParts> unreadable = std::nullopt;  // of the source, when it was to be salvaged
+};
+
 // Several sources are joined, one after the other, and then the target has no backing, and none is a snapshot's.
 // Killed or cancelled at any point, a new target is as it was before, or the whole new image; one that was there is
 // sound, and holds a part of the source. Phase reported: "convert", in bytes of the disk.
-Result<ImageInfo> convert_image(const std::vector<std::string>& sources, const std::string& target,
+Result<Converted> convert_image(const std::vector<std::string>& sources, const std::string& target,
                                 const ConvertOptions& options, OperationContext& context);
 
 }  // namespace sluicebox::image

@@ -85,6 +85,7 @@ Result<DiskSize> disk_size(const std::string& path, const CreateOptions& options
     image.identity = replaced.value_or(FileIdentity{});
     BackingReference reference{.path = options.backing->path, .format = format_name(options.backing->format)};
     if (options.unchecked_backing) {
+      TRY(judge_unopened_backing(image, reference.path, context));
       found.backing_there = backing_exists(image, reference, context);
     } else {
       chain = TRY(open_backing_chain({.overlay = &image, .backing = reference, .named_by_caller = true}, context));

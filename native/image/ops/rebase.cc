@@ -45,18 +45,6 @@ Status require_rebasable(const Layer& overlay, bool unsafe) {
   return {};
 }
 
-// Unsafe mode asks nothing of the new backing but that it is not the overlay, and that the caller may name it.
-Status judge_unopened(const Layer& overlay, const Reference& wanted, OperationContext& context) {
-  if (!wanted) return {};
-  const std::string path = resolve_backing_path(overlay.path, wanted->path);
-  const Result<FoundFile> found = find_backing(overlay, wanted->path, /*named_by_caller=*/true, {}, context.policy);
-  if (found.ok() && found.value().identity() == overlay.identity) {
-    return Error(ErrorCode::kImageChain, printable(path) + " is the overlay itself").on(path);
-  }
-  if (!found.ok() && found.error().code == ErrorCode::kPathRefused) return found.error();
-  return {};
-}
-
 // Formats that record their backing's id need it of a backing that is there, and keep the recorded one of a backing
 // that is not (it was moved, and will be there).
 Status look_up_identity(const Layer& overlay, BackingReference& wanted, OperationContext& context) {
@@ -213,7 +201,7 @@ Result<RebaseResult> rebase_overlay(const Layer& overlay, const RebaseOptions& o
 
   FillCounts counts;
   if (options.unsafe) {
-    TRY(judge_unopened(overlay, wanted, context));
+    if (wanted) TRY(judge_unopened_backing(overlay, wanted->path, context));
     if (wanted) TRY(look_up_identity(overlay, *wanted, context));
     NoProgress silent;
     if (!options.dry_run) TRY(block.prepare_to_write(Writing::kBacking, silent, context.cancel));

@@ -290,10 +290,35 @@ test('convert joins several sources as qemu-img does', async () => {
       code: 0,
     })
   }
+  const { ours } = await run('convert', '-f', 'qcow2', '-O', 'raw', 'second.qcow2', 'first.raw', 'x')
+  expect(ours).toMatchObject({ code: 1, stderr: expect.stringContaining('/first.raw') })
+  await bothRefuse(1, 'create', '-u', '-f', 'qcow2', '-b', 'self', '-F', 'qcow2', 'self', '1M')
   await bothRefuse(1, 'convert', '-l', 'clean', 'first.raw', 'second.qcow2', 'x')
   await bothRefuse(1, 'convert', '-O', 'qcow2', '-B', 'first.raw', '-F', 'raw', 'first.raw', 'second.qcow2', 'x')
   await bothRefuse(1, 'convert', '-O', 'qcow2', 'first.raw', 'gone.raw', 'x')
   await bothRefuse(1, 'convert', '-O', 'qcow2', 'first.raw')
+})
+
+test('convert --salvage reads around damage as qemu-img does, and says what is lost', async () => {
+  const { prepare, write, run, folders, same } = pairOfFolders()
+  await prepare('create', '-q', '-f', 'qcow2', 'a.qcow2', '1M')
+  await write('a.qcow2', 'write -P 0x22 0 1M')
+  for (const cwd of Object.values(folders)) {
+    // The entries 3 and 4 of its table lead past the file's end.
+    const file = await open(`${cwd}/a.qcow2`, 'r+')
+    await file.write(Buffer.from('80000100000000008000010000000000', 'hex'), 0, 16, 4 * 65536 + 3 * 8)
+    await file.close()
+  }
+  const { ours, theirs } = await run('convert', '--salvage', '-O', 'raw', 'a.qcow2', 'a.raw')
+  expect([ours.code, ours.stdout]).toEqual([theirs.code, theirs.stdout])
+  expect(ours.stderr).toBe(
+    'sluicebox: warning: 131072 bytes at offset 196608 could not be read, and are zeros\n' +
+      'sluicebox: warning: 131072 bytes are lost\n',
+  )
+  await same('compare', '-f', 'raw', '-F', 'raw', 'a.raw', '../theirs/a.raw')
+  expect((await run('convert', '-O', 'raw', 'a.qcow2', 'b.raw')).ours.code).toBe(1)
+  const { ours: sound } = await run('convert', '--salvage', '-O', 'qcow2', 'a.raw', 'b.qcow2')
+  expect(sound).toEqual({ code: 0, stdout: '', stderr: '' })
 })
 
 test('-U reads what another program has open', async () => {

@@ -72,6 +72,30 @@ test('an unchecked backing need not be there yet, and shows through when it is; 
   expect(existsSync(x)).toBe(false)
 })
 
+test('S26, I41: an unchecked backing is one that its caller may name, a file, and not the image itself', async () => {
+  const folder = makeFolder()
+  const { images } = openRuntime({ allowPaths: [folder('.')] })
+  const path = folder('image.qcow2')
+  const over = (backing: string, options = {}) =>
+    rejection(
+      images.create(path, {
+        format: 'qcow2',
+        size: '1M',
+        backing: { path: backing, format: 'raw', unchecked: true },
+        ...options,
+      }),
+    )
+  expect(await over('/etc/passwd')).toMatchObject({ code: 'PERMISSION' })
+  for (const protocol of ['nbd:localhost:1', 'json:{"driver":"null-co"}', 'file:/x'])
+    expect(await over(protocol)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+  for (const self of [path, 'image.qcow2']) expect(await over(self)).toMatchObject({ code: 'IMAGE_CHAIN' })
+  await images.create(path, { format: 'qcow2', size: '1M' })
+  const before = bytesOf(path)
+  for (const self of [path, './image.qcow2'])
+    expect(await over(self, { overwrite: true })).toMatchObject({ code: 'IMAGE_CHAIN' })
+  expect(bytesOf(path)).toBe(before)
+})
+
 test('I15: the preallocation modes allocate what they say', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()

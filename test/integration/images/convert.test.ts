@@ -1,6 +1,6 @@
 // images.convert: a guest reads from the target what it read from the source; qemu-img is the judge.
 import { readdirSync, statSync, writeFileSync } from 'node:fs'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readFile, truncate, writeFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import type { ConvertOptions } from '../../../lib/image-types.js'
 import { bytesOf, makeFolder } from '../../support/folder.js'
@@ -116,15 +116,30 @@ test('I35: several sources are joined as qemu-img joins them, into a new image a
     Buffer.concat([readSectors(await readFile(second)), readSectors(await readFile(second))]),
   )
 
+  // Files that are named in one call may lie beside each other or not.
+  const elsewhere = makeFolder()('over.qcow2')
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', elsewhere)
+  expect(await rejection(images.convert([second, elsewhere], folder('x'), { format: 'raw' }))).toMatchObject({
+    code: 'PERMISSION',
+  })
+  await images.convert([base, elsewhere], folder('both.raw'), { format: 'raw' })
+  expect(statSync(folder('both.raw')).size).toBe(6 * MIB)
+
+  const flat = ['flat.vmdk', 'flat.vmdk'].map(folder)
+  await qemuImg('create', '-q', '-f', 'vmdk', '-o', 'subformat=monolithicFlat', folder('flat.vmdk'), '1M')
+  await truncate(folder('flat-flat.vmdk'), 2 * MIB)
   const [backing, snapshot] = [{ path: base, format: 'raw' as const }, 'clean']
-  for (const refused of [
-    images.convert([], folder('x'), { format: 'raw' }),
-    images.convert([first, 7 as never], folder('x'), { format: 'raw' }),
-    images.convert(sources, folder('x'), { format: 'qcow2', backing }),
-    images.convert(sources, folder('x'), { format: 'qcow2', snapshot }),
-    images.convert([first, second], second, { existing: true, shared: true }),
+  for (const refuse of [
+    () => images.convert([], folder('x'), { format: 'raw' }),
+    () => images.convert([first, 7 as never], folder('x'), { format: 'raw' }),
+    () => images.convert(sources, folder('x'), { format: 'qcow2', backing }),
+    () => images.convert(sources, folder('x'), { format: 'qcow2', snapshot }),
+    () => images.convert([first, second], second, { existing: true, shared: true }),
+    () => images.convert(flat, folder('flat-flat.vmdk'), { existing: true, format: 'raw', shared: true }),
+    () => images.convert(Object.assign(new Array(2), { 0: first }), folder('x'), { format: 'raw' }),
+    () => images.convert(new Array(1_000_000).fill(first), folder('x'), { format: 'raw' }),
   ])
-    expect(await rejection(refused)).toMatchObject({ code: 'INVALID_ARGUMENT' })
+    expect(await rejection(refuse())).toMatchObject({ code: 'INVALID_ARGUMENT' })
   expect(await rejection(images.convert([first, folder('gone')], folder('x'), { format: 'raw' }))).toMatchObject({
     code: 'IMAGE_NOT_FOUND',
     path: folder('gone'),
@@ -132,8 +147,78 @@ test('I35: several sources are joined as qemu-img joins them, into a new image a
   expect(readdirSync(folder('.')).filter((name) => name === 'x')).toEqual([])
 })
 
+test('I53: an abort is heard while the sources are opened', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  writeFileSync(folder('a.raw'), Buffer.alloc(512))
+  const sources = new Array<string>(1000).fill(folder('a.raw'))
+  const abort = new AbortController()
+  const converted = rejection(images.convert(sources, folder('x'), { format: 'raw', signal: abort.signal }))
+  abort.abort()
+  expect(await converted).toMatchObject({ name: 'AbortError' })
+  expect(readdirSync(folder('.'))).toEqual(['a.raw'])
+})
+
 /** As a guest reads them. */
 const readSectors = (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 511)])
+
+/** Lets the entries of a qcow2 image's first second-level table say what `entries` say, by their numbers. */
+async function corrupt(path: string, entries: Record<number, bigint>): Promise<void> {
+  const bytes = await readFile(path)
+  const table = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(40))) & 0x00fffffffffffe00n)
+  for (const [number, entry] of Object.entries(entries)) bytes.writeBigUInt64BE(entry, table + 8 * Number(number))
+  await writeFile(path, bytes)
+}
+
+const CLUSTER = 65536
+const [PAST_THE_END, UNALIGNED] = [(1n << 63n) | (1n << 40n), (1n << 63n) | 0x1200n]
+
+test('I35: what can be read of a damaged image is salvaged, as qemu-img does, and the rest is told', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [base, disk, target] = [folder('base.raw'), folder('disk.qcow2'), folder('target')]
+  writeFileSync(base, Buffer.alloc(2 * MIB, 0x11))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', disk)
+  await qemuIo(disk, ['write -P 0x22 0 1M', 'write -c -P 0x33 1M 64K'])
+  await qemuImg('snapshot', '-c', 'clean', disk)
+  await corrupt(disk, { 3: PAST_THE_END, 4: PAST_THE_END, 8: UNALIGNED })
+  const lost = [
+    { start: 3 * CLUSTER, length: 2 * CLUSTER },
+    { start: 8 * CLUSTER, length: CLUSTER },
+  ]
+  const unreadable = { bytes: 3 * CLUSTER, parts: lost }
+  const wanted = Buffer.alloc(2 * MIB, 0x11)
+  wanted.fill(0x22, 0, MIB).fill(0x33, MIB, MIB + CLUSTER)
+  for (const { start, length } of lost) wanted.fill(0, start, start + length)
+
+  expect(await rejection(images.convert(disk, target, { format: 'raw' }))).toMatchObject({ code: 'IMAGE_CORRUPT' })
+  expect(readdirSync(folder('.'))).not.toContain('target')
+  for (const options of targets) {
+    const made = await images.convert(disk, target, { ...options, salvage: true, overwrite: true })
+    expect(made.unreadable).toEqual(unreadable)
+    await images.convert(target, folder('read'), { format: 'raw', sourceFormat: options.format, overwrite: true })
+    expect((await readFile(folder('read'))).subarray(0, 2 * MIB).equals(wanted)).toBe(true)
+  }
+  const kept = await images.convert(disk, target, { format: 'raw', snapshot: 'clean', salvage: true, overwrite: true })
+  expect(kept.unreadable).toEqual(unreadable)
+  expect((await readFile(target)).equals(wanted)).toBe(true)
+  const backing = { path: base, format: 'raw' as const }
+  await images.convert(disk, folder('over.qcow2'), { format: 'qcow2', backing, salvage: true })
+  await images.convert([disk, disk], folder('twice.raw'), { format: 'raw', salvage: true })
+  expect((await readFile(folder('twice.raw'))).equals(Buffer.concat([wanted, wanted]))).toBe(true)
+  await images.create(folder('there.vhdx'), { format: 'vhdx', size: '2M' })
+  const there = await images.convert(disk, folder('there.vhdx'), { existing: true, salvage: true })
+  expect(there.unreadable).toEqual(unreadable)
+  const theirs = folder('theirs.raw')
+  await qemuImg('convert', '--salvage', '-f', 'qcow2', '-O', 'raw', disk, theirs)
+  expect((await readFile(theirs)).equals(wanted)).toBe(true)
+  await qemuImg('compare', '-f', 'raw', theirs, folder('over.qcow2'))
+  await qemuImg('compare', '-f', 'raw', theirs, folder('there.vhdx'))
+  // Of what is sound nothing is lost, and who did not ask is told nothing.
+  const sound = await images.convert(base, target, { format: 'raw', overwrite: true, salvage: true })
+  expect(sound.unreadable).toEqual({ bytes: 0, parts: [] })
+  expect(await images.convert(base, target, { format: 'raw', overwrite: true })).not.toHaveProperty('unreadable')
+})
 
 test('the snapshot of a qcow2 is converted by id and by name, and nothing of the source changes', async () => {
   const { images } = openRuntime()

@@ -1,0 +1,82 @@
+#include "image/salvaged_disk.h"
+
+#include <algorithm>
+#include <iterator>
+
+#include "base/checked.h"
+#include "image/block_range.h"
+
+namespace sluicebox::image {
+
+namespace {
+
+constexpr std::uint64_t kSector = 512;
+constexpr std::uint64_t kUnknownAtOnce = 64u << 10;  // what is taken for data where status() fails
+constexpr std::size_t kMostParts = 1000;
+
+bool is_damage(const Error& error) { return error.code == ErrorCode::kImageCorrupt || error.code == ErrorCode::kIo; }
+
+Error read_only(std::uint64_t offset) {
+  return Error(ErrorCode::kInternal, "a disk that is salvaged is read only").at(offset);
+}
+
+}  // namespace
+
+// In halves, for damage is seldom, and then often of many sectors in a row.
+Status SalvagedDisk::read(std::uint64_t offset, MutableBytes out) {
+  TRY(check_range(offset, out.size(), size()));
+  Status whole = view_.read(offset, out);
+  if (whole.ok() || !is_damage(whole.error())) return whole;
+  if (out.size() <= kSector) {
+    std::ranges::fill(out, std::byte{0});
+    note(offset, out.size());
+    return {};
+  }
+  const std::size_t half = std::max(kSector, align_down(out.size() / 2, kSector));
+  TRY(read(offset, out.first(half)));
+  return read(offset + half, out.subspan(half));
+}
+
+Result<BlockStatus> SalvagedDisk::status(std::uint64_t offset, std::uint64_t length) {
+  TRY(check_range(offset, 1, size()));
+  Result<ChainView::Extent> extent = view_.status(offset, length);
+  BlockStatus status;
+  if (extent.ok()) {
+    status.mapping = extent->zero ? Mapping::kZero : Mapping::kData;
+    status.length = extent->length;
+    return status;
+  }
+  if (!is_damage(extent.error())) return extent.error();
+  status.mapping = Mapping::kData;
+  status.length = std::min({length, size() - offset, kUnknownAtOnce - offset % kUnknownAtOnce});
+  return status;
+}
+
+void SalvagedDisk::note(std::uint64_t start, std::uint64_t length) {
+  const MutexLock lock(mutex_);
+  lost_bytes_ += length;
+  std::uint64_t end = start + length;
+  if (const auto next = lost_.find(end); next != lost_.end()) {
+    end = next->second;
+    lost_.erase(next);
+  }
+  const auto after = lost_.lower_bound(start);
+  if (after != lost_.begin() && std::prev(after)->second == start) {
+    std::prev(after)->second = end;
+  } else if (lost_.size() < kMostParts) {
+    lost_.emplace(start, end);
+  }
+}
+
+UnreadableParts SalvagedDisk::unreadable() const {
+  const MutexLock lock(mutex_);
+  UnreadableParts unreadable{.bytes = lost_bytes_, .parts = {}};
+  unreadable.parts.reserve(lost_.size());
+  for (const auto& [start, end] : lost_) unreadable.parts.push_back({.start = start, .length = end - start});
+  return unreadable;
+}
+
+Status SalvagedDisk::write(std::uint64_t offset, Bytes) { return read_only(offset); }
+Status SalvagedDisk::write_zeros(std::uint64_t offset, std::uint64_t) { return read_only(offset); }
+
+}  // namespace sluicebox::image

@@ -1,0 +1,54 @@
+// salvaged_disk.h: a disk that is damaged, as far as it can be read.
+// Knows: chain views. Does not know: files, what it is read for.
+// Threads: read() and status() from several at once, while nobody writes to a layer; unreadable() when they are done.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <vector>
+
+#include "base/mutex.h"
+#include "image/block.h"
+#include "image/shared_chain_view.h"
+
+namespace sluicebox::image {
+
+// Parts of a disk that could not be read.
+struct UnreadableParts {
+  struct Part {
+    std::uint64_t start = 0, length = 0;
+  };
+  std::uint64_t bytes = 0;  // of all
+  std::vector<Part> parts;  // ascending and apart; 1,000 of them at most
+};
+
+class SalvagedDisk final : public Block {
+ public:
+  // Borrows: the layers, nearest first, outlive this one.
+  explicit SalvagedDisk(const std::vector<Block*>& layers) : view_(layers, layers.front()->size()) {}
+
+  DiskFormat format() const override { return DiskFormat::kRaw; }
+  std::uint64_t size() const override { return view_.size(); }
+  std::uint64_t allocation_unit() const override { return 512; }
+  LayerInfo info() const override { return {}; }
+  // What is damaged, or fails to be read, reads as zeros, sector by sector of 512. Other errors are told.
+  Status read(std::uint64_t offset, MutableBytes out) override EXCLUDES(mutex_);
+  // What is not known is data: who reads it finds out.
+  Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
+  Status write(std::uint64_t offset, Bytes data) override;
+  Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
+  Status flush() override { return {}; }
+
+  // Of all that was read.
+  UnreadableParts unreadable() const EXCLUDES(mutex_);
+
+ private:
+  void note(std::uint64_t start, std::uint64_t length) EXCLUDES(mutex_);
+
+  SharedChainView view_;
+  mutable Mutex mutex_;
+  std::map<std::uint64_t, std::uint64_t> lost_ GUARDED_BY(mutex_);  // where each part starts and ends
+  std::uint64_t lost_bytes_ GUARDED_BY(mutex_) = 0;
+};
+
+}  // namespace sluicebox::image
