@@ -31,6 +31,8 @@ export const create: Command = {
     const size = asked === undefined ? image.size : parseSize(asked)
     if ((backing === undefined || values.unsafe) && size === undefined)
       throw new CommandError(`${file}: Image creation needs a size parameter`)
+    if (backing === undefined && backingFormat !== undefined)
+      throw new CommandError(`${file}: -F takes a backing file, -b`)
     if (backing !== undefined && backingFormat === undefined)
       throw new CommandError(
         `${file}: the format of the backing file ${backing} must be named, with -F: it is not guessed`,

@@ -51,6 +51,7 @@ test('create prints what it makes, and makes what qemu-img makes', async () => {
   }
   await bothRefuse(1, 'create', '-f', 'qcow2', 'none.qcow2')
   await bothRefuse(1, 'create', '-u', '-f', 'qcow2', '-b', 'base.qcow2', '-F', 'qcow2', 'none.qcow2')
+  await bothRefuse(1, 'create', '-f', 'qcow2', '-F', 'qcow2', 'none.qcow2', '1M')
   await bothRefuse(1, 'create', '-u', '-f', 'raw', '-b', 'base.qcow2', '-F', 'qcow2', 'none.raw', '1M')
   await bothRefuse(1, 'create', '-u', '-f', 'vmdk', '-b', 'later.vmdk', '-F', 'vmdk', 'none.vmdk', '1M')
   await bothRefuse(1, 'create', '-f', 'nope', 'none.qcow2', '1M')

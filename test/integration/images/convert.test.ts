@@ -92,14 +92,17 @@ test('I35: an overlay is written that holds only what its backing does not show'
 test('I35: several sources are joined as qemu-img joins them, into a new image and into one that is there', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()
-  const [base, first, second, third] = [folder('base.raw'), folder('1.qcow2'), folder('2.raw'), folder('3.vhdx')]
+  const [base, first, second] = [folder('base.raw'), folder('1.qcow2'), folder('2.raw')]
   writeFileSync(base, Buffer.alloc(3 * MIB, 0x11))
   await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', first, String(2 * MIB + 512))
   await qemuIo(first, ['write -P 0x22 1M 64K'])
   // In sectors of 512 the one behind it begins.
   writeFileSync(second, Buffer.alloc(100_001, 0x33))
-  await images.convert(base, third, { format: 'vhdx', sourceFormat: 'raw' })
-  const sources = [first, second, third]
+  const sources = [first, second]
+  for (const format of ['vmdk', 'vhd', 'vhdx'] as const) {
+    sources.push(folder(`3.${format}`))
+    await images.convert(second, folder(`3.${format}`), { format, sourceFormat: 'raw' })
+  }
   const [theirs, there] = [folder('theirs.raw'), folder('there.qcow2')]
   await qemuImg('convert', '-O', 'raw', ...sources, theirs)
   await images.create(there, { format: 'qcow2', size: '16M' })
@@ -218,6 +221,38 @@ test('I35: what can be read of a damaged image is salvaged, as qemu-img does, an
   const sound = await images.convert(base, target, { format: 'raw', overwrite: true, salvage: true })
   expect(sound.unreadable).toEqual({ bytes: 0, parts: [] })
   expect(await images.convert(base, target, { format: 'raw', overwrite: true })).not.toHaveProperty('unreadable')
+})
+
+/** Lets the second entry of an image's table lead past the end of its file: [where the table is, what the entry says]. */
+const pastTheEnd: Readonly<Record<string, (bytes: Buffer) => void>> = {
+  vmdk: (bytes) => {
+    const directory = 512 * Number(bytes.readBigUInt64LE(56))
+    bytes.writeUInt32LE(2 ** 30, 512 * bytes.readUInt32LE(directory) + 4)
+  },
+  vhd: (bytes) => bytes.writeUInt32BE(2 ** 30, Number(bytes.readBigUInt64BE(512 + 16)) + 4),
+  vhdx: (bytes) => {
+    const [regions, batId] = [192 * 1024, 0x2dc27766]
+    const at = [16, 48].map((each) => regions + each).find((each) => bytes.readUInt32LE(each) === batId) as number
+    bytes.writeBigUInt64LE((1n << 40n) | 6n, Number(bytes.readBigUInt64LE(at + 16)) + 8)
+  },
+}
+
+test.each(Object.entries(pastTheEnd))('I35: a damaged %s is salvaged too', async (format, damage) => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [raw, disk, target] = [folder('a.raw'), folder('disk'), folder('target')]
+  const sizes = { vmdk: CLUSTER, vhd: 2 * MIB, vhdx: MIB }
+  const size = sizes[format as keyof typeof sizes]
+  writeFileSync(raw, Buffer.alloc(3 * size, 0x44))
+  const made = format === 'vhdx' ? { format, blockSize: size } : { format }
+  await images.convert(raw, disk, { ...made, sourceFormat: 'raw' } as ConvertOptions)
+  const bytes = await readFile(disk)
+  damage(bytes)
+  await writeFile(disk, bytes)
+  expect(await rejection(images.convert(disk, target, { format: 'raw' }))).toMatchObject({ code: 'IMAGE_CORRUPT' })
+  const { unreadable } = await images.convert(disk, target, { format: 'raw', salvage: true })
+  expect(unreadable).toEqual({ bytes: size, parts: [{ start: size, length: size }] })
+  expect((await readFile(target)).equals(Buffer.alloc(3 * size, 0x44).fill(0, size, 2 * size))).toBe(true)
 })
 
 test('the snapshot of a qcow2 is converted by id and by name, and nothing of the source changes', async () => {
