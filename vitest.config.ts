@@ -1,12 +1,10 @@
-import { availableParallelism } from 'node:os'
 import { defineConfig } from 'vitest/config'
 
 // forks, not threads: a native crash then fails one file, and the others still report.
 export default defineConfig({
   test: {
     pool: 'forks',
-    // More than processors: most tests wait for other processes most of the time.
-    maxWorkers: Math.min(8, 2 * availableParallelism()),
+    maxWorkers: 2,
     include: ['test/**/*.test.ts'],
     globalSetup: ['test/support/global-setup.ts'],
     env: {
