@@ -140,13 +140,22 @@ Status LiveLook::take_all(UniqueFd state, const CancelToken& cancel) {
   const auto stopped = std::chrono::steady_clock::now();
   Status written = write_memory(std::move(state), *steps, cancel);
   if (!written.ok()) give_up(*steps);
-  const auto resumed = call_("cont", json::object(), {});
+  Status resumed = go_on();
   paused_ = std::chrono::steady_clock::now() - stopped;
   reactor_.post([box = box_] {
     if (Machine* machine = box->machine_there()) machine->on_migration(nullptr);
   });
   TRY(std::move(written));
-  return resumed.ok() ? ok_status() : Status(resumed.error());
+  return resumed;
+}
+
+// QEMU tells that a migration has ended, whichever way, a moment before it lets the guest go on: until then it refuses.
+Status LiveLook::go_on() {
+  for (const auto end = std::chrono::steady_clock::now() + kReactorPatience;;) {
+    const auto resumed = call_("cont", json::object(), {});
+    if (resumed.ok()) return ok_status();
+    if (resumed.error().code != ErrorCode::kIo || std::chrono::steady_clock::now() > end) return resumed.error();
+  }
 }
 
 Status LiveLook::write_memory(UniqueFd state, Steps& steps, const CancelToken& cancel) {
@@ -218,6 +227,9 @@ void LiveLook::give_up(Steps& steps) {
   for (int looks = 0; looks < 40; ++looks) {
     const auto step = steps.next(kGlance);
     if (step == "cancelled" || step == "failed" || step == "completed") return;
+    // Cancelled just as it was about to pause for the switch, QEMU 7.2 waits to be told to go on with cancelling.
+    if (!step) [[maybe_unused]]
+      const auto told = call_("migrate-continue", {{"state", "cancelling"}}, {});
   }
 }
 

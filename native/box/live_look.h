@@ -46,6 +46,7 @@ class LiveLook {
   Status write_memory(UniqueFd state, Steps& steps, const CancelToken& cancel);
   Status follow(Steps& steps, const CancelToken& cancel);
   Status await_finish();
+  Status go_on();
   Error why_not();
   std::string last_words();
   void give_up(Steps& steps);

@@ -87,7 +87,8 @@ test('B18: a box goes on when its snapshot is aborted, and the next one succeeds
   const ticking = await box.exec(['sh', '-c', 'i=0; while :; do i=$((i+1)); echo $i; sleep 0.05; done'])
   const lines = ticking.lines()[Symbol.asyncIterator]()
   await lines.next()
-  for (const delay of [0, 1, 5, 20, 60]) {
+  // QEMU ends what is cancelled in different ways, by where it is.
+  for (const delay of [0, 1, 5, ...Array.from({ length: 20 }, (_, n) => 10 + n * 15)]) {
     const abort = new AbortController()
     const taken = box.snapshot(`aborted-${delay}`, { memory: true, signal: abort.signal })
     setTimeout(() => abort.abort(new Error('enough')), delay)
