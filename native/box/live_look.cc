@@ -6,6 +6,7 @@
 #include <deque>
 #include <mutex>
 #include <nlohmann/json.hpp>
+#include <thread>
 
 #include "box/qemu_command.h"
 #include "box/qmp_words.h"
@@ -21,6 +22,7 @@ using std::chrono::milliseconds;
 constexpr std::chrono::seconds kMostWriting{120};
 // How long a wait goes on before it looks whether it is still wanted.
 constexpr milliseconds kGlance{50};
+constexpr milliseconds kMoment{2};  // between two tries
 
 Result<UniqueFd> open_layer_file(int directory, const std::string& name) {
   UniqueFd file(::openat(directory, name.c_str(), O_RDWR | O_NOFOLLOW | O_CLOEXEC));
@@ -155,6 +157,7 @@ Status LiveLook::go_on() {
     const auto resumed = call_("cont", json::object(), {});
     if (resumed.ok()) return ok_status();
     if (resumed.error().code != ErrorCode::kIo || std::chrono::steady_clock::now() > end) return resumed.error();
+    std::this_thread::sleep_for(kMoment);
   }
 }
 
@@ -228,8 +231,7 @@ void LiveLook::give_up(Steps& steps) {
     const auto step = steps.next(kGlance);
     if (step == "cancelled" || step == "failed" || step == "completed") return;
     // Cancelled just as it was about to pause for the switch, QEMU 7.2 waits to be told to go on with cancelling.
-    if (!step) [[maybe_unused]]
-      const auto told = call_("migrate-continue", {{"state", "cancelling"}}, {});
+    if (!step) (void)call_("migrate-continue", {{"state", "cancelling"}}, {});
   }
 }
 

@@ -184,6 +184,24 @@ TEST_CASE("I35: several sources are joined, each whole with what it stands on, t
   }
 }
 
+TEST_CASE("I53: a cancel is heard between the sources, and no further one is opened") {
+  const TempDir directory;
+  const ChainFixture source({raw_layer(1 << 20, {})});
+  Operation operation({"/"});
+  int opened = 0;
+  operation.context.before_lock = [&] {
+    ++opened;
+    operation.cancel.cancel();
+  };
+  const std::vector<std::string> sources(5, source.top());
+  const ConvertOptions options{.target = CreateOptions{.format = RawCreate{}}};
+  const Result<Converted> result = convert_image(sources, directory.file("t"), options, operation.context);
+  REQUIRE_FALSE(result.ok());
+  CHECK(result.error().code == ErrorCode::kCancelled);
+  CHECK(opened == 1);
+  CHECK_FALSE(std::filesystem::exists(directory.file("t")));
+}
+
 TEST_CASE("I35: over a backing, only what differs from it is written, and zeros hide what it has") {
   const TempDir directory;
   // Layers 0 and 1 are what the target will stand on as well; what 2 adds, and hides, is its own.
