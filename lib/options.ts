@@ -15,7 +15,7 @@ export function readOptions(op: string, value: unknown, known: Keys, name = 'opt
     if (known.includes(key)) continue
     const meant = known.find((candidate) => looksLike(candidate, key))
     throw new InvalidArgumentError(
-      key,
+      name === 'options' ? key : `${name}.${key}`,
       `${op} has no such option${meant ? `; did you mean "${meant}"?` : ` (it has ${known.join(', ')})`}`,
       op,
     )

@@ -39,8 +39,9 @@ export function countBoxSuites(reportFile, folder) {
     if (!boxSuites.some((suite) => file.startsWith(suite))) continue
     const of = (wanted) => assertionResults.filter((each) => each.status === wanted)
     counted.passed += of('passed').length
-    counted.failed += of('failed').length
-    counted.skipped += assertionResults.length - of('passed').length - of('failed').length
+    // A pending one was cut off by the end of its file's process.
+    counted.failed += of('failed').length + of('pending').length
+    counted.skipped += of('skipped').length
     for (const { ancestorTitles } of of('passed')) {
       if (ancestorTitles.includes('passed')) counted.overPassed++
       if (ancestorTitles.includes('framed')) counted.overFramed++
@@ -88,7 +89,7 @@ export function runAsOrdinaryUser() {
     process.stdout.write(stdout)
     process.stderr.write(stderr)
     const report = join(place, 'tmp/report.json')
-    return { uid, code, ...countBoxSuites(report, folder), told: failuresIn(report) }
+    return { uid, code, stderr, ...countBoxSuites(report, folder), told: failuresIn(report) }
   } finally {
     rmSync(place, { recursive: true, force: true })
   }

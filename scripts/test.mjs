@@ -40,18 +40,21 @@ const failures = []
 for (const [title, [program, ...args], count] of steps) {
   console.log(`\n== ${title}`)
   const started = performance.now()
-  const { status, signal, error, stdout } = spawnSync(program, args, {
+  const { status, signal, error, stdout, stderr } = spawnSync(program, args, {
     cwd: root,
-    stdio: ['ignore', 'pipe', 'inherit'],
+    stdio: ['ignore', 'pipe', 'pipe'],
     encoding: 'utf8',
     maxBuffer: 256 * 2 ** 20,
   })
   process.stdout.write(stdout ?? '')
-  const counted = count(status ?? 1, stdout ?? '')
+  process.stderr.write(stderr ?? '')
+  const counted = count(status ?? 1, stdout ?? '', stderr ?? '')
   // A crash may leave a summary that says all is well, or none at all.
   if (status !== 0 && counted.failed === 0) {
     counted.failed = 1
-    counted.told = [`ended with ${signal ?? status}${error ? `: ${error.message}` : ''}, and no test said why`]
+    counted.told = [
+      `ended with ${signal ?? status}${error ? `: ${error.message}` : ''}, and no test said why\n${endOf(stderr ?? '')}`,
+    ]
   }
   total.passed += counted.passed
   total.failed += counted.failed
@@ -79,7 +82,7 @@ function boxSuitesTwice(missingForMachines) {
     const there = runAsOrdinaryUser()
     if (there.code !== 0 && there.failed === 0) {
       there.failed = 1
-      there.told = [`ended with ${there.code}, and no test said why`]
+      there.told = [`ended with ${there.code}, and no test said why\n${endOf(there.stderr)}`]
     }
     total.passed += there.passed
     total.failed += there.failed
@@ -99,26 +102,30 @@ function boxSuitesTwice(missingForMachines) {
   }
 }
 
-function one(code, text) {
+function one(code, stdout, stderr) {
   if (code === 0) return { passed: 1, failed: 0, told: [] }
-  return { passed: 0, failed: 1, told: [`ended with ${code}\n${text.trimEnd().split('\n').slice(-30).join('\n')}`] }
+  return { passed: 0, failed: 1, told: [`ended with ${code}\n${endOf(stdout + stderr)}`] }
+}
+
+function endOf(text) {
+  return text.trimEnd().split('\n').slice(-30).join('\n')
 }
 
 /** One summary for each shard; a failed case is printed between lines of "=". */
-function doctest(code, text) {
+function doctest(code, text, stderr) {
   const summaries = [...text.matchAll(/test cases:\s*\d+\s*\|\s*(\d+) passed\s*\|\s*(\d+) failed/g)]
-  if (summaries.length === 0) return one(code || 1, text)
+  if (summaries.length === 0) return one(code || 1, text, stderr)
   const sum = (group) => summaries.reduce((total, match) => total + Number(match[group]), 0)
   const told = text.split(/^={20,}$/m).filter((block) => /^TEST CASE:/m.test(block) && /ERROR:/.test(block))
   return { passed: sum(1), failed: sum(2), told: told.map((block) => block.trim()) }
 }
 
-function vitest(code, text) {
+function vitest(code, text, stderr) {
   try {
     const report = JSON.parse(readFileSync(vitestReport, 'utf8'))
     const told = failuresOf(report)
     return { passed: report.numPassedTests, failed: told.length, told }
   } catch {
-    return one(code || 1, text)
+    return one(code || 1, text, stderr)
   }
 }

@@ -11,11 +11,16 @@ export function verdictOf(report, rule, exitCode) {
   return exitCode === 0 ? 'passed' : `vitest ended with ${exitCode}, and no test that names it failed`
 }
 
-/** A text for each failed test, and for each file that failed without one: where it is, and what it said. */
+/** A text for each failed test, for each file that failed without one, and for each file that was cut off: where it is,
+ * and what it said. A crash of its process leaves a file 'passed', and its tests from there on pending. */
 export function failuresOf(report) {
   return report.testResults.flatMap(({ name, status, message, assertionResults }) => {
     const failed = assertionResults.filter((test) => test.status === 'failed')
-    if (status === 'failed' && failed.length === 0) return [`${name}\n${message}`]
-    return failed.map(({ fullName, failureMessages }) => `${name} > ${fullName}\n${failureMessages.join('\n')}`)
+    const told = failed.map(({ fullName, failureMessages }) => `${name} > ${fullName}\n${failureMessages.join('\n')}`)
+    const cutOff = assertionResults.filter((test) => test.status === 'pending')
+    if (cutOff.length > 0)
+      told.push(`${name}\nits process ended before these did:\n${cutOff.map((test) => test.fullName).join('\n')}`)
+    if (status === 'failed' && told.length === 0) return [`${name}\n${message}`]
+    return told
   })
 }

@@ -45,19 +45,7 @@ Status JoinedDisks::read(std::uint64_t offset, MutableBytes out) {
 Result<BlockStatus> JoinedDisks::status(std::uint64_t offset, std::uint64_t length) {
   TRY(check_range(offset, 1, size_));
   const Disk& disk = disk_at(offset);
-  const ChainView::Extent extent = TRY(disk.view->status(offset - disk.start, length));
-  BlockStatus status;
-  status.mapping = extent.zero ? Mapping::kZero : Mapping::kData;
-  status.length = extent.length;
-  return status;
-}
-
-Status JoinedDisks::write(std::uint64_t offset, Bytes) {
-  return Error(ErrorCode::kInternal, "disks that are joined are read only").at(offset);
-}
-
-Status JoinedDisks::write_zeros(std::uint64_t offset, std::uint64_t) {
-  return Error(ErrorCode::kInternal, "disks that are joined are read only").at(offset);
+  return status_of(TRY(disk.view->status(offset - disk.start, length)));
 }
 
 }  // namespace sluicebox::image

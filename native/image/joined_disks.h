@@ -7,26 +7,20 @@
 #include <memory>
 #include <vector>
 
-#include "image/block.h"
+#include "image/disk_view.h"
 #include "image/shared_chain_view.h"
 
 namespace sluicebox::image {
 
-class JoinedDisks final : public Block {
+class JoinedDisks final : public DiskView {
  public:
   // Borrows: the layers of each disk, nearest first, outlive this one. kInvalidArgument when all together are larger
   // than a file can be.
   static Result<std::unique_ptr<JoinedDisks>> join(std::vector<std::vector<Block*>> disks);
 
-  DiskFormat format() const override { return DiskFormat::kRaw; }
   std::uint64_t size() const override { return size_; }
-  std::uint64_t allocation_unit() const override { return 512; }
-  LayerInfo info() const override { return {}; }
   Status read(std::uint64_t offset, MutableBytes out) override;
   Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
-  Status write(std::uint64_t offset, Bytes data) override;
-  Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
-  Status flush() override { return {}; }
 
  private:
   struct Disk {

@@ -16,10 +16,6 @@ constexpr std::size_t kMostParts = 1000;
 
 bool is_damage(const Error& error) { return error.code == ErrorCode::kImageCorrupt || error.code == ErrorCode::kIo; }
 
-Error read_only(std::uint64_t offset) {
-  return Error(ErrorCode::kInternal, "a disk that is salvaged is read only").at(offset);
-}
-
 }  // namespace
 
 // In halves, for damage is seldom, and then often of many sectors in a row.
@@ -39,14 +35,10 @@ Status SalvagedDisk::read(std::uint64_t offset, MutableBytes out) {
 
 Result<BlockStatus> SalvagedDisk::status(std::uint64_t offset, std::uint64_t length) {
   TRY(check_range(offset, 1, size()));
-  Result<ChainView::Extent> extent = view_.status(offset, length);
-  BlockStatus status;
-  if (extent.ok()) {
-    status.mapping = extent->zero ? Mapping::kZero : Mapping::kData;
-    status.length = extent->length;
-    return status;
-  }
+  const Result<ChainView::Extent> extent = view_.status(offset, length);
+  if (extent.ok()) return status_of(extent.value());
   if (!is_damage(extent.error())) return extent.error();
+  BlockStatus status;
   status.mapping = Mapping::kData;
   status.length = std::min({length, size() - offset, kUnknownAtOnce - offset % kUnknownAtOnce});
   return status;
@@ -75,8 +67,5 @@ UnreadableParts SalvagedDisk::unreadable() const {
   for (const auto& [start, end] : lost_) unreadable.parts.push_back({.start = start, .length = end - start});
   return unreadable;
 }
-
-Status SalvagedDisk::write(std::uint64_t offset, Bytes) { return read_only(offset); }
-Status SalvagedDisk::write_zeros(std::uint64_t offset, std::uint64_t) { return read_only(offset); }
 
 }  // namespace sluicebox::image

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "base/mutex.h"
-#include "image/block.h"
+#include "image/disk_view.h"
 #include "image/shared_chain_view.h"
 
 namespace sluicebox::image {
@@ -22,22 +22,16 @@ struct UnreadableParts {
   std::vector<Part> parts;  // ascending and apart; 1,000 of them at most
 };
 
-class SalvagedDisk final : public Block {
+class SalvagedDisk final : public DiskView {
  public:
   // Borrows: the layers, nearest first, outlive this one.
   explicit SalvagedDisk(const std::vector<Block*>& layers) : view_(layers, layers.front()->size()) {}
 
-  DiskFormat format() const override { return DiskFormat::kRaw; }
   std::uint64_t size() const override { return view_.size(); }
-  std::uint64_t allocation_unit() const override { return 512; }
-  LayerInfo info() const override { return {}; }
   // What is damaged, or fails to be read, reads as zeros, sector by sector of 512. Other errors are told.
   Status read(std::uint64_t offset, MutableBytes out) override EXCLUDES(mutex_);
   // What is not known is data: who reads it finds out.
   Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override;
-  Status write(std::uint64_t offset, Bytes data) override;
-  Status write_zeros(std::uint64_t offset, std::uint64_t length) override;
-  Status flush() override { return {}; }
 
   // Of all that was read.
   UnreadableParts unreadable() const EXCLUDES(mutex_);

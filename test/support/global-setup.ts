@@ -23,7 +23,10 @@ export default async function setup(): Promise<() => Promise<void>> {
     rmSync(join(folder, 'templates'), { recursive: true, force: true })
     const left = await readdir(folder)
     rmSync(folder, { recursive: true, force: true })
-    if (left.length > 0) throw new Error(`the tests left these in ${folder}: ${left.join(', ')}`)
+    if (left.length === 0) return
+    // vitest only prints what is thrown here.
+    process.exitCode = 1
+    throw new Error(`the tests left these in ${folder}: ${left.join(', ')}`)
   }
 }
 

@@ -18,13 +18,19 @@ test.each([
   expect(verdictOf(given, 'Q1', code)).toMatch(verdict)
 })
 
-test('failures: each failed test, and each file that failed without one', () => {
+test('failures: each failed test, each file that failed without one, and each that was cut off', () => {
   const passed = { fullName: 'a b', status: 'passed', failureMessages: [] }
   const failed = { fullName: 'a c', status: 'failed', failureMessages: ['expected 1 to be 2'] }
+  const pending = { fullName: 'a d', status: 'pending', failureMessages: [] }
   const testResults = [
     { name: 'x.test.ts', status: 'failed', message: '', assertionResults: [passed, failed] },
     { name: 'y.test.ts', status: 'failed', message: 'does not load', assertionResults: [] },
     { name: 'z.test.ts', status: 'passed', message: '', assertionResults: [passed] },
+    { name: 'crash.test.ts', status: 'passed', message: '', assertionResults: [passed, pending] },
   ]
-  expect(failuresOf({ testResults })).toEqual(['x.test.ts > a c\nexpected 1 to be 2', 'y.test.ts\ndoes not load'])
+  expect(failuresOf({ testResults })).toEqual([
+    'x.test.ts > a c\nexpected 1 to be 2',
+    'y.test.ts\ndoes not load',
+    'crash.test.ts\nits process ended before these did:\na d',
+  ])
 })
