@@ -143,7 +143,8 @@ Lane::Read Lane::read(MutableBytes out) {
   // Whole blocks are ours now: copied with the lock let go, so that the producer goes on beside us.
   std::size_t done = 0;
   for (const Block* block = blocks.get(); block != nullptr; block = block->next.get()) {
-    std::memcpy(out.data() + done, block->bytes.data() + block->begin, block->end - block->begin);
+    // Not memcpy: where nothing is asked for, `out` may have no address.
+    std::copy_n(block->bytes.data() + block->begin, block->end - block->begin, out.data() + done);
     done += block->end - block->begin;
   }
   if (blocks != nullptr) queue_->blocks().put(std::move(blocks));

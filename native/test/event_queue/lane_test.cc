@@ -300,6 +300,17 @@ TEST_CASE_FIXTURE(Fixture, "H9: the end of a lane follows its last byte, and an 
   CHECK(out->held() == 0);
 }
 
+TEST_CASE_FIXTURE(
+    Fixture, "H9: a producer that had nothing to say after all leaves nothing to be read, nor an address to copy to") {
+  auto out = lane();
+  REQUIRE_FALSE(out->space(10).empty());
+  out->commit(0);
+  CHECK(out->read({}).bytes == 0);
+  CHECK_FALSE(out->read({}).more);
+  out->write(stream(0, 3));
+  CHECK(out->read_available(10).read.bytes == 3);
+}
+
 TEST_CASE_FIXTURE(Fixture, "H9: a discarded lane holds nothing up: its producer goes on, its reservation is let go") {
   auto out = lane(1000);
   CHECK(out->write(stream(0, 2000)) == 1000);

@@ -4,7 +4,9 @@
 #include <array>
 
 #include "image/chain.h"
+#include "image/joined_disks.h"
 #include "image/ops/map_walk.h"
+#include "image/salvaged_disk.h"
 
 namespace sluicebox::image {
 namespace {
@@ -101,7 +103,8 @@ TEST_CASE("status joins what is alike, names the layer that answered and never r
   CHECK_FALSE(view.status(8, 1).ok());
 }
 
-TEST_CASE("I52: a walk over 16 fragmented layers looks at each layer's metadata about once") {
+TEST_CASE(
+    "I52: a walk over 16 fragmented layers, alone, joined or salvaged, looks at each layer's metadata about once") {
   constexpr std::size_t kCells = 1 << 15;
   std::vector<CellBlock> layers;
   for (std::size_t depth = 0; depth < kMaxChainDepth; ++depth) {
@@ -113,9 +116,18 @@ TEST_CASE("I52: a walk over 16 fragmented layers looks at each layer's metadata 
   }
   std::vector<Block*> blocks;
   for (CellBlock& layer : layers) blocks.push_back(&layer);
-  ChainView view(std::move(blocks), kCells);
-  for (std::uint64_t at = 0; at < kCells;) at += view.status(at, kCells - at).value().length;
-  for (const CellBlock& layer : layers) CHECK(layer.cells_looked_at <= 2 * kCells);
+  const auto looked = [&](auto& view) {
+    for (CellBlock& layer : layers) layer.cells_looked_at = 0;
+    for (std::uint64_t at = 0; at < kCells;) at += view.status(at, kCells - at).value().length;
+    for (const CellBlock& layer : layers) CHECK(layer.cells_looked_at <= 2 * kCells);
+  };
+  ChainView view(blocks, kCells);
+  looked(view);
+  const auto joined = JoinedDisks::join({blocks, blocks});
+  REQUIRE(joined.ok());
+  looked(*joined.value());
+  SalvagedDisk salvaged(blocks);
+  looked(salvaged);
 }
 
 TEST_CASE("I52: a map of 16 fragmented layers looks at each layer's metadata about once") {
