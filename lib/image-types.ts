@@ -224,7 +224,10 @@ export interface ConvertSource extends Cancellable, Sharing, Progressive<'conver
   sourceFormat?: DiskFormat
   /** An internal snapshot of the source, by id or else by name: what it kept is converted. */
   snapshot?: string
-  /** What cannot be read of the source, for it is damaged or its disk fails, becomes zeros, and is told in the result. Default false. */
+  /**
+   * What cannot be read of the source, for it is damaged or its disk fails, becomes zeros, and is told in the result. Default false.
+   * The headers must be whole, of all images of the chain; of a disk whose last sector fails give `sourceFormat`.
+   */
   salvage?: boolean
   /** Threads that read and compress, 1 to 16. Default: one a processor, up to 4. The file is the same whatever it is. */
   parallel?: number

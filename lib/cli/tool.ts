@@ -32,7 +32,11 @@ export function describe({ message, hint, path }: SluiceboxError): string {
   const advice = hint?.includes('allowPaths')
     ? 'if the image is trusted, allow the directory with --allow-path DIR or SLUICEBOX_ALLOW_PATHS'
     : // The library's options, under the names that they have here.
-      hint?.replace('existing: true', '-n').replace('shared: true', '-U')
+      hint
+        ?.replace('existing: true', '-n')
+        .replace('shared: true', '-U')
+        .replace('salvage: true', '--salvage')
+        .replace("sourceFormat: 'raw'", '-f raw')
   return `${named ? '' : `${path}: `}${message}${advice ? `: ${advice}` : ''}`
 }
 

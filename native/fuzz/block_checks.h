@@ -17,7 +17,7 @@ namespace sluicebox::image::fuzz {
 using sluicebox::fuzz::require;
 
 // What an image is opened for: its target knows how.
-enum class OpenFor : std::uint8_t { kReading, kWriting, kRepair };
+enum class OpenFor : std::uint8_t { kReading, kWriting, kRepair, kSalvage };
 inline constexpr std::size_t kMaxInput = 1u << 20;
 inline constexpr std::uint64_t kMaxGrown = 64u << 20;  // what an image may grow to
 inline constexpr std::uint64_t kMaxReadBytes = 4u << 20;
@@ -119,6 +119,27 @@ void repair(const std::vector<std::byte>& bytes, Open open) {
   auto second = check(**again, Repair::kAll);
   require(second.ok(), "a repaired image can be checked");
   require(second->corruptions_fixed == 0 && second->leaks_fixed == 0, "a repair is whole");
+}
+
+// What can be read of an image is salvaged, and where both read, they read the same.
+template <typename Open>
+void salvage(const std::vector<std::byte>& bytes, Open open) {
+  constexpr std::uint64_t kStep = 4096;
+  MemoryFile file(bytes);
+  auto salvaged = open(file, OpenFor::kSalvage);
+  auto plain = open(file, OpenFor::kReading);
+  require(salvaged.ok() || !plain.ok(), "an image that opens opens to be salvaged");
+  if (salvaged.ok()) look_at(**salvaged);
+  if (!plain.ok()) return;
+  require((*plain)->size() == (*salvaged)->size(), "a salvaged disk is as large as it was");
+  std::vector<std::byte> one(kStep);
+  std::vector<std::byte> other(kStep);
+  for (std::uint64_t at = 0; at < std::min((*plain)->size(), kMaxReadBytes); at += kStep) {
+    const std::uint64_t length = std::min(kStep, (*plain)->size() - at);
+    if (!(*plain)->read(at, MutableBytes(one).first(length)).ok()) continue;
+    if (!(*salvaged)->read(at, MutableBytes(other).first(length)).ok()) continue;
+    require(std::memcmp(one.data(), other.data(), length) == 0, "what is salvaged is what was there");
+  }
 }
 
 // All of it, of one image. Returns whether its deepest assertion was reached. `where`: it is written to, on its disk.

@@ -10,7 +10,9 @@ namespace sluicebox::image::fuzz {
 namespace {
 
 Result<std::unique_ptr<Block>> open_for(File& file, OpenFor what) {
-  return qcow2::open_qcow2(file, {.writable = what != OpenFor::kReading, .for_repair = what == OpenFor::kRepair});
+  return qcow2::open_qcow2(file, {.writable = what == OpenFor::kWriting || what == OpenFor::kRepair,
+                                  .for_repair = what == OpenFor::kRepair,
+                                  .salvage = what == OpenFor::kSalvage});
 }
 
 void move_to_another(Block& image) { (void)image.set_backing(BackingReference{"b", "raw"}).ok(); }
@@ -22,6 +24,7 @@ bool look(Bytes input) {
   if (auto block = qcow2::open_qcow2(file, {.info_only = true}); block.ok()) {
     require((*block)->info().cluster_bytes.has_value(), "info knows the cluster size");
   }
+  salvage(bytes, open_for);
   return check_anything(bytes, open_for, somewhere(input), move_to_another);
 }
 

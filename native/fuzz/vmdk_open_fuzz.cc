@@ -11,7 +11,9 @@ namespace sluicebox::image::fuzz {
 namespace {
 
 Result<std::unique_ptr<Block>> open_for(File& file, OpenFor what) {
-  return vmdk::open_vmdk(file, {.writable = what != OpenFor::kReading, .for_repair = what == OpenFor::kRepair});
+  return vmdk::open_vmdk(file, {.writable = what == OpenFor::kWriting || what == OpenFor::kRepair,
+                                .for_repair = what == OpenFor::kRepair,
+                                .salvage = what == OpenFor::kSalvage});
 }
 
 void move_to_another(Block& image) {
@@ -29,6 +31,7 @@ bool look(Bytes input) {
   if (auto block = open_for(file, OpenFor::kReading); block.ok()) {
     require((*block)->info().specific.size() == 4, "info tells what there is to tell");
   }
+  salvage(bytes, open_for);
   return check_anything(bytes, open_for, somewhere(input), move_to_another);
 }
 

@@ -81,6 +81,7 @@ Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpo
       layer.block = TRY(qcow2::open_qcow2(*layer.file, {.writable = writable,
                                                         .for_repair = purpose == Purpose::kRepair,
                                                         .info_only = purpose == Purpose::kInfo,
+                                                        .salvage = purpose == Purpose::kSalvage,
                                                         .budget = context.metadata,
                                                         .cancel = &context.cancel}));
       return {};
@@ -89,6 +90,7 @@ Status open_format(Layer& layer, DiskFormat format, Access access, Purpose purpo
           *layer.file,
           {.writable = writable,
            .for_repair = purpose == Purpose::kRepair,
+           .salvage = purpose == Purpose::kSalvage,
            .open_extent = [&](const std::string& name) { return open_beside(layer, name, access, context); },
            .budget = context.metadata}));
       return {};
@@ -176,7 +178,13 @@ Result<Layer> open_layer(const std::string& path, std::optional<DiskFormat> form
                          OperationContext& context, Purpose purpose) {
   FoundFile found = TRY(FoundFile::find(path, NamedBy{.caller = true}, context.policy));
   Layer layer = TRY(lock_and_open(std::move(found), path, access, context));
-  if (!format) format = TRY(probe_format(*layer.file)).value_or(DiskFormat::kRaw);
+  if (!format) {
+    auto probed = probe_format(*layer.file);
+    if (!probed.ok() && purpose == Purpose::kSalvage && probed.error().code == ErrorCode::kIo) {
+      return std::move(probed).error().advise("give its format, sourceFormat: 'raw' where it is a disk itself");
+    }
+    format = TRY(std::move(probed)).value_or(DiskFormat::kRaw);
+  }
   TRY(open_format(layer, *format, access, purpose, context));
   return layer;
 }

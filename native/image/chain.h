@@ -22,8 +22,9 @@ namespace sluicebox::image {
 enum class Access : std::uint8_t { kRead, kWrite, kShared };  // kShared: read without locks
 inline Access reading(bool shared) { return shared ? Access::kShared : Access::kRead; }
 
-// What an image is opened for: some want to know of features, or to mend damage, that make the bytes unreadable.
-enum class Purpose : std::uint8_t { kContent, kInfo, kRepair };
+// What an image is opened for: some want to know of features, or to mend damage, that make the bytes unreadable, or to
+// have what can be read beside it.
+enum class Purpose : std::uint8_t { kContent, kInfo, kRepair, kSalvage };
 
 // One open layer: its file (locked unless kShared) and the format over it.
 struct Layer {
@@ -60,7 +61,7 @@ struct OpenBacking {
   std::vector<FileIdentity> also_named = {};  // what else the caller named in this call: images may name it too
   Access access = Access::kRead;              // or kShared
   std::optional<FileIdentity> written = std::nullopt;  // the one layer that is opened for writing
-  Purpose purpose = Purpose::kContent;                 // or kInfo
+  Purpose purpose = Purpose::kContent;                 // or kInfo, or kSalvage
 };
 Result<std::vector<Layer>> open_backing_chain(const OpenBacking& request, OperationContext& context);
 

@@ -14,13 +14,12 @@ constexpr std::uint64_t kSector = 512;
 constexpr std::uint64_t kUnknownAtOnce = 64u << 10;  // what is taken for data where status() fails
 constexpr std::size_t kMostParts = 1000;
 
-bool is_damage(const Error& error) { return error.code == ErrorCode::kImageCorrupt || error.code == ErrorCode::kIo; }
-
 }  // namespace
 
 // In halves, for damage is seldom, and then often of many sectors in a row.
 Status SalvagedDisk::read(std::uint64_t offset, MutableBytes out) {
   TRY(check_range(offset, out.size(), size()));
+  TRY(cancel_.check());
   Status whole = view_.read(offset, out);
   if (whole.ok() || !is_damage(whole.error())) return whole;
   if (out.size() <= kSector) {
@@ -55,8 +54,9 @@ void SalvagedDisk::note(std::uint64_t start, std::uint64_t length) {
   const auto after = lost_.lower_bound(start);
   if (after != lost_.begin() && std::prev(after)->second == start) {
     std::prev(after)->second = end;
-  } else if (lost_.size() < kMostParts) {
+  } else {
     lost_.emplace(start, end);
+    if (lost_.size() > kMostParts) lost_.erase(std::prev(lost_.end()));
   }
 }
 

@@ -7,11 +7,17 @@
 #include <map>
 #include <vector>
 
+#include "base/cancel.h"
 #include "base/mutex.h"
 #include "image/disk_view.h"
 #include "image/shared_chain_view.h"
 
 namespace sluicebox::image {
+
+// What may be read around; other errors say nothing of the disk.
+inline bool is_damage(const Error& error) {
+  return error.code == ErrorCode::kImageCorrupt || error.code == ErrorCode::kIo;
+}
 
 // Parts of a disk that could not be read.
 struct UnreadableParts {
@@ -24,8 +30,9 @@ struct UnreadableParts {
 
 class SalvagedDisk final : public DiskView {
  public:
-  // Borrows: the layers, nearest first, outlive this one.
-  explicit SalvagedDisk(const std::vector<Block*>& layers) : view_(layers, layers.front()->size()) {}
+  // Borrows: the layers, nearest first, and `cancel` outlive this one.
+  SalvagedDisk(const std::vector<Block*>& layers, const CancelToken& cancel)
+      : view_(layers, layers.front()->size()), cancel_(cancel) {}
 
   std::uint64_t size() const override { return view_.size(); }
   // What is damaged, or fails to be read, reads as zeros, sector by sector of 512. Other errors are told.
@@ -40,6 +47,7 @@ class SalvagedDisk final : public DiskView {
   void note(std::uint64_t start, std::uint64_t length) EXCLUDES(mutex_);
 
   SharedChainView view_;
+  const CancelToken& cancel_;  // a disk that fails may take seconds for each sector
   mutable Mutex mutex_;
   std::map<std::uint64_t, std::uint64_t> lost_ GUARDED_BY(mutex_);  // where each part starts and ends
   std::uint64_t lost_bytes_ GUARDED_BY(mutex_) = 0;

@@ -78,7 +78,7 @@ export const convert: Command = {
           : images.convert(sources, target, { ...options, ...how }),
     )
     bar.finish()
-    tellUnreadable(converted, tool)
+    if (!values.quiet) tellUnreadable(converted, tool)
     return 0
   },
 }
@@ -87,6 +87,8 @@ function tellUnreadable({ unreadable }: ConvertResult, tool: Tool): void {
   if (!unreadable?.bytes) return
   for (const { start, length } of unreadable.parts)
     tool.complain(`warning: ${length} bytes at offset ${start} could not be read, and are zeros`)
+  const told = unreadable.parts.reduce((sum, { length }) => sum + length, 0)
+  if (told < unreadable.bytes) tool.complain(`warning: ${unreadable.bytes - told} bytes in more places as well`)
   tool.complain(`warning: ${unreadable.bytes} bytes are lost`)
 }
 

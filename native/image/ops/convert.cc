@@ -89,14 +89,16 @@ Result<Source> open_source(const std::vector<std::string>& paths, const ConvertO
                            OperationContext& context) {
   Source source;
   const Access access = reading(options.shared);
+  const Purpose purpose = options.salvage ? Purpose::kSalvage : Purpose::kContent;
   std::vector<Layer> images;
   std::vector<FileIdentity> named;
   for (const std::string& path : paths) {
     TRY(context.cancel.check());
-    images.push_back(TRY(open_layer(path, options.source_format, access, context)));
+    images.push_back(TRY(open_layer(path, options.source_format, access, context, purpose)));
     named.push_back(images.back().identity);
   }
-  for (Layer& image : images) source.chains.push_back(TRY(open_image_chain(std::move(image), named, access, context)));
+  for (Layer& image : images)
+    source.chains.push_back(TRY(open_image_chain(std::move(image), named, access, context, purpose)));
   if (options.snapshot) {
     source.snapshot = TRY(source.chains.front().layers.front().block->open_snapshot(*options.snapshot));
   }
@@ -106,7 +108,7 @@ Result<Source> open_source(const std::vector<std::string>& paths, const ConvertO
     for (const ImageChain& chain : source.chains) disks.push_back(chain.blocks());
     source.joined = TRY(JoinedDisks::join(std::move(disks)));
   }
-  if (options.salvage) source.salvaged = std::make_unique<SalvagedDisk>(source.blocks());
+  if (options.salvage) source.salvaged = std::make_unique<SalvagedDisk>(source.blocks(), context.cancel);
   return source;
 }
 
@@ -144,6 +146,7 @@ class Conversion {
   Conversion(const ConvertLayers& layers, const ConvertShape& shape, ConvertTarget& target, OperationContext& context)
       : ranges_(layers, shape.size, shape.grain, shape.everything, context.cancel),
         size_(shape.size),
+        salvages_(layers.salvage),
         target_(target),
         context_(context) {}
 
@@ -151,13 +154,15 @@ class Conversion {
     report(0);
     while (true) {
       for (ConvertWindow* window = ahead.vacant(); window != nullptr; window = ahead.vacant()) {
-        if (!TRY(feed(*window, ahead.window()))) break;
+        const Result<bool> fed = feed(*window, ahead.window());
+        if (!fed.ok()) return unread(fed.error());
+        if (!fed.value()) break;
         ahead.begin();
       }
       TRY(context_.cancel.check());
       const ConvertWindow* window = ahead.front();
       if (window == nullptr) break;
-      if (!window->outcome.ok()) return window->outcome.error();
+      if (!window->outcome.ok()) return unread(window->outcome.error());
       for (const ConvertPart& part : window->parts) TRY(write(*window, part));
       const std::uint64_t reached = window->ranges.back().offset + window->ranges.back().length;
       ahead.release();
@@ -170,6 +175,11 @@ class Conversion {
 
  private:
   void report(std::uint64_t done) { context_.progress.report({.phase = "convert", .done = done, .total = size_}); }
+
+  Error unread(Error error) const {
+    if (is_damage(error) && !salvages_ && error.hint.empty()) error.hint = "salvage: true reads around what is damaged";
+    return error;
+  }
 
   Result<bool> feed(ConvertWindow& window, std::uint64_t room) {
     while (window.length < room) {
@@ -200,6 +210,7 @@ class Conversion {
 
   ConvertRanges ranges_;
   const std::uint64_t size_;
+  const bool salvages_;
   ConvertTarget& target_;
   OperationContext& context_;
   DiskRange part_;  // what is left of the range taken last
@@ -207,8 +218,10 @@ class Conversion {
 
 Status fill(const Source& source, const ConvertOptions& options, ConvertTarget& target, std::uint64_t disk_bytes,
             const std::vector<Layer>& backing, OperationContext& context) {
-  ConvertLayers layers{
-      .source = source.blocks(), .backing = blocks_of(backing), .own_layers = layers_above(source, backing)};
+  ConvertLayers layers{.source = source.blocks(),
+                       .backing = blocks_of(backing),
+                       .own_layers = layers_above(source, backing),
+                       .salvage = options.salvage};
   const ConvertShape shape{.size = disk_bytes,
                            .unit = target.unit(),
                            .grain = std::max(target.unit(), options.sparse_size),

@@ -4,6 +4,8 @@
 #include <cstring>
 #include <utility>
 
+#include "image/salvaged_disk.h"
+
 namespace sluicebox::image {
 
 namespace {
@@ -36,14 +38,18 @@ Result<std::unique_ptr<ConvertAhead>> ConvertAhead::make(const ConvertLayers& la
                                                       .packer = TRY(target.make_packer()),
                                                       .last_unit = {}}));
   }
-  return std::unique_ptr<ConvertAhead>(new ConvertAhead(shape, std::move(workers), !layers.backing.empty()));
+  return std::unique_ptr<ConvertAhead>(new ConvertAhead(shape, std::move(workers), layers));
 }
 
-ConvertAhead::ConvertAhead(const ConvertShape& shape, std::vector<std::unique_ptr<Worker>> workers, bool compares)
-    : shape_(shape), compares_(compares), window_(std::max(kConvertWindow, shape.grain)) {
+ConvertAhead::ConvertAhead(const ConvertShape& shape, std::vector<std::unique_ptr<Worker>> workers,
+                           const ConvertLayers& layers)
+    : shape_(shape),
+      compares_(!layers.backing.empty()),
+      salvages_(layers.salvage),
+      window_(std::max(kConvertWindow, shape.grain)) {
   own_ = std::move(workers.back());
   workers.pop_back();
-  const std::uint64_t copies = 1 + (compares ? 1 : 0) + (own_->packer ? 1 : 0);
+  const std::uint64_t copies = 1 + (compares_ ? 1 : 0) + (own_->packer ? 1 : 0);
   const std::uint64_t most = std::max<std::uint64_t>(3, kConvertMemory / (window_ * copies));
   const std::size_t helpers = workers.size();
   {
@@ -152,20 +158,27 @@ Status ConvertAhead::read_and_sort(ConvertWindow& window, Worker& worker) const 
   std::size_t place = 0;
   for (const DiskRange& range : window.ranges) {
     TRY(worker.source.read(range.offset, window.bytes.bytes().subspan(place, range.length)));
-    if (compares_) TRY(worker.backing.read(range.offset, window.backing.bytes().subspan(place, range.length)));
-    sort_range(window, worker, range, place);
+    bool compares = compares_;
+    if (compares) {
+      Status below = worker.backing.read(range.offset, window.backing.bytes().subspan(place, range.length));
+      // What a damaged backing shows there, nobody knows: all is written.
+      if (!below.ok() && !(salvages_ && is_damage(below.error()))) return below;
+      compares = below.ok();
+    }
+    sort_range(window, worker, range, place, compares);
     place += range.length;
   }
   return {};
 }
 
 // Grains in a row that are to be treated alike become one part, or as many as they have units where they are packed.
-void ConvertAhead::sort_range(ConvertWindow& window, Worker& worker, DiskRange range, std::size_t place) const {
+void ConvertAhead::sort_range(ConvertWindow& window, Worker& worker, DiskRange range, std::size_t place,
+                              bool compares) const {
   enum class Fate : std::uint8_t { kLeftOut, kZeros, kBytes };
   const auto fate_of = [&](std::uint64_t at) {
     const std::uint64_t length = std::min(shape_.grain, range.length - at);
     const Bytes grain = Bytes(window.bytes.bytes()).subspan(place + at, length);
-    if (compares_) {
+    if (compares) {
       const Bytes below = Bytes(window.backing.bytes()).subspan(place + at, length);
       if (std::memcmp(grain.data(), below.data(), length) == 0) return Fate::kLeftOut;
     }

@@ -82,17 +82,17 @@ class ConvertAhead {
   };
   class HelpTask;
 
-  ConvertAhead(const ConvertShape& shape, std::vector<std::unique_ptr<Worker>> workers, bool compares);
+  ConvertAhead(const ConvertShape& shape, std::vector<std::unique_ptr<Worker>> workers, const ConvertLayers& layers);
   Slot* claim() EXCLUDES(mutex_);
   void finish(Slot& slot) EXCLUDES(mutex_);
   void help();
   void prepare(ConvertWindow& window, Worker& worker) const;
   Status read_and_sort(ConvertWindow& window, Worker& worker) const;
-  void sort_range(ConvertWindow& window, Worker& worker, DiskRange range, std::size_t place) const;
+  void sort_range(ConvertWindow& window, Worker& worker, DiskRange range, std::size_t place, bool compares) const;
   void add_bytes(ConvertWindow& window, Worker& worker, DiskRange run, std::size_t place) const;
 
   const ConvertShape shape_;
-  const bool compares_;
+  const bool compares_, salvages_;
   std::uint64_t window_ = 0;
   std::unique_ptr<Worker> own_;
   Mutex mutex_;

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/checked.h"
+#include "image/salvaged_disk.h"
 
 namespace sluicebox::image {
 
@@ -29,6 +30,7 @@ ConvertRanges::ConvertRanges(const ConvertLayers& layers, std::uint64_t size, st
       shares_(layers.own_layers < layers.source.size()),
       stands_on_zeros_(layers.backing.empty()),
       everything_(everything),
+      salvages_(layers.salvage),
       cancel_(cancel) {}
 
 // One answer: whether source and backing are known to read the same there.
@@ -42,8 +44,10 @@ Result<ConvertRanges::Step> ConvertRanges::step(std::uint64_t length) {
   const ChainView::Extent before = TRY(source_.status(at_, length));
   if (stands_on_zeros_) return Step{.left_out = before.zero && !everything_, .length = before.length};
   if (!before.zero) return Step{.left_out = false, .length = before.length};
-  const ChainView::Extent after = TRY(backing_.status(at_, before.length));
-  return Step{.left_out = after.zero, .length = after.length};
+  Result<ChainView::Extent> after = backing_.status(at_, before.length);
+  if (after.ok()) return Step{.left_out = after.value().zero, .length = after.value().length};
+  if (!salvages_ || !is_damage(after.error())) return after.error();
+  return Step{.left_out = false, .length = std::min(before.length, grain_)};
 }
 
 Result<std::optional<DiskRange>> ConvertRanges::next() {

@@ -19,6 +19,7 @@ struct ConvertLayers {
   std::vector<Block*> source, backing;
   // How many of the source's layers lie above the file that both share; all of them where they share none.
   std::size_t own_layers = 0;
+  bool salvage = false;  // what the backing shows where it is damaged is taken for something else
 };
 
 class ConvertRanges {
@@ -40,7 +41,7 @@ class ConvertRanges {
   ChainView own_, source_, backing_;
   const std::size_t own_layers_;
   const std::uint64_t size_, grain_;
-  const bool shares_, stands_on_zeros_, everything_;
+  const bool shares_, stands_on_zeros_, everything_, salvages_;
   const CancelToken& cancel_;
   std::uint64_t at_ = 0;
 };

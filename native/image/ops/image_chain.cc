@@ -17,9 +17,13 @@ Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskF
 }
 
 Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named, Access access,
-                                    OperationContext& context) {
-  std::vector<Layer> below = TRY(open_backing_chain(
-      {.overlay = &image, .backing = image.block->backing(), .also_named = also_named, .access = access}, context));
+                                    OperationContext& context, Purpose purpose) {
+  std::vector<Layer> below = TRY(open_backing_chain({.overlay = &image,
+                                                     .backing = image.block->backing(),
+                                                     .also_named = also_named,
+                                                     .access = access,
+                                                     .purpose = purpose},
+                                                    context));
   ImageChain chain;
   chain.layers.reserve(below.size() + 1);
   chain.layers.push_back(std::move(image));

@@ -25,8 +25,8 @@ struct ImageChain {
 Result<ImageChain> open_image_chain(const std::string& path, std::optional<DiskFormat> format, Access access,
                                     OperationContext& context);
 // The chain of an image that is open already. `also_named`: what else the caller named in the same call; `access`: of
-// what stands behind it.
+// what stands behind it. `purpose`: kContent or kSalvage.
 Result<ImageChain> open_image_chain(Layer image, const std::vector<FileIdentity>& also_named, Access access,
-                                    OperationContext& context);
+                                    OperationContext& context, Purpose purpose = Purpose::kContent);
 
 }  // namespace sluicebox::image

@@ -126,7 +126,8 @@ TEST_CASE(
   const auto joined = JoinedDisks::join({blocks, blocks});
   REQUIRE(joined.ok());
   looked(*joined.value());
-  SalvagedDisk salvaged(blocks);
+  const CancelToken never;
+  SalvagedDisk salvaged(blocks, never);
   looked(salvaged);
 }
 

@@ -36,6 +36,18 @@ TEST_CASE("a raw file is a disk of its size rounded up to a sector, and reads ze
   CHECK(layer.block->read(1, out).error().code == ErrorCode::kInternal);
 }
 
+TEST_CASE("a raw file that another program cuts while it is open is an error, not a disk of zeros") {
+  RawImage image;
+  std::ofstream(image.path) << std::string(100'000, 'x');
+  const Layer layer = image.open(Access::kRead);
+  std::filesystem::resize_file(image.path, 50'000);
+  std::array<std::byte, 4096> out = {};
+  CHECK(layer.block->read(45'056, out).ok());
+  CHECK(layer.block->read(49'152, out).error().code == ErrorCode::kIo);
+  CHECK(layer.block->read(90'112, out).error().code == ErrorCode::kIo);
+  CHECK(layer.block->status(90'112, 4096).error().code == ErrorCode::kIo);
+}
+
 TEST_CASE("a hole of a raw file is zero and its data are found where they lie") {
   RawImage image;
   std::ofstream file(image.path);

@@ -3,6 +3,7 @@
 
 #include <doctest/doctest.h>
 
+#include <functional>
 #include <thread>
 
 #include "image/formats/raw/raw.h"
@@ -15,6 +16,8 @@ using testing::Image;
 using testing::must;
 using Part = UnreadableParts::Part;
 
+const CancelToken never;
+
 // A raw disk with sectors that fail.
 class FailingDisk final : public Block {
  public:
@@ -26,6 +29,7 @@ class FailingDisk final : public Block {
   std::uint64_t allocation_unit() const override { return block_->allocation_unit(); }
   LayerInfo info() const override { return {}; }
   Status read(std::uint64_t offset, MutableBytes out) override {
+    if (on_read) on_read();
     for (const Part& each : bad_) {
       if (offset < each.start + each.length && each.start < offset + out.size()) return Error(code_, "it fails there");
     }
@@ -39,6 +43,7 @@ class FailingDisk final : public Block {
   Status write_zeros(std::uint64_t, std::uint64_t) override { return Error(ErrorCode::kInternal, "not written here"); }
   Status flush() override { return {}; }
 
+  std::function<void()> on_read;
   void fail_status_from(std::uint64_t offset) { status_fails_from_ = offset; }
 
  private:
@@ -69,7 +74,7 @@ TEST_CASE("I35: of a disk that fails in places all other bytes are read, and tho
   const std::vector<Part> bad = {{0, 512}, {65536 - 512, 1024}, {300 * 512, 37 * 512}, {kSize - 512, 512}};
   for (const ErrorCode code : {ErrorCode::kIo, ErrorCode::kImageCorrupt}) {
     FailingDisk failing(bytes, bad, code);
-    SalvagedDisk disk({&failing});
+    SalvagedDisk disk({&failing}, never);
     Image wanted = bytes;
     for (const Part& each : bad) {
       std::fill_n(wanted.begin() + static_cast<std::ptrdiff_t>(each.start), each.length, std::byte{0});
@@ -94,7 +99,7 @@ TEST_CASE("I35: where nobody knows whether a disk has data it is read") {
   const Image bytes = testing::pattern(1 << 20, 8);
   FailingDisk failing(bytes, {});
   failing.fail_status_from(100 << 10);
-  SalvagedDisk disk({&failing});
+  SalvagedDisk disk({&failing}, never);
   std::uint64_t at = 0;
   while (at < disk.size()) {
     const BlockStatus status = must(disk.status(at, disk.size() - at));
@@ -111,9 +116,23 @@ TEST_CASE("I35: where nobody knows whether a disk has data it is read") {
   require_parts(disk, {{100 << 10, (1 << 20) - (100 << 10)}});
 }
 
+TEST_CASE("I53: a cancel is heard between the parts of what fails") {
+  const Image bytes = testing::pattern(1 << 20, 7);
+  FailingDisk failing(bytes, {{0, 1 << 20}});
+  CancelToken cancel;
+  SalvagedDisk disk({&failing}, cancel);
+  int reads = 0;
+  failing.on_read = [&] {
+    if (++reads == 5) cancel.cancel();
+  };
+  Image out(1 << 20);
+  CHECK(disk.read(0, out).error().code == ErrorCode::kCancelled);
+  CHECK(reads == 5);
+}
+
 TEST_CASE("I35: only damage is salvaged: other errors are told") {
   FailingDisk failing(testing::pattern(4096, 9), {{512, 512}}, ErrorCode::kOutOfMemory);
-  SalvagedDisk disk({&failing});
+  SalvagedDisk disk({&failing}, never);
   Image read(4096);
   CHECK(disk.read(0, read).error().code == ErrorCode::kOutOfMemory);
   require_parts(disk, {});
@@ -123,7 +142,7 @@ TEST_CASE("a disk that fails in more places than can be told is told by its byte
   std::vector<Part> bad;
   for (std::uint64_t i = 0; i < 1500; ++i) bad.push_back({i * 1024, 512});
   FailingDisk failing(testing::pattern(1500 * 1024, 10), bad);
-  SalvagedDisk disk({&failing});
+  SalvagedDisk disk({&failing}, never);
   Image read(disk.size());
   must(disk.read(0, read));
   const UnreadableParts told = disk.unreadable();

@@ -153,10 +153,16 @@ test('I35: several sources are joined as qemu-img joins them, into a new image a
 /** As a guest reads them. */
 const readSectors = (bytes: Buffer): Buffer => Buffer.concat([bytes, Buffer.alloc(-bytes.length & 511)])
 
+const OFFSET_MASK = 0x00fffffffffffe00n
+
+/** Where a qcow2 image's first second-level table is. */
+const tableOf = (bytes: Buffer): number =>
+  Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(40))) & OFFSET_MASK)
+
 /** Lets the entries of a qcow2 image's first second-level table say what `entries` say, by their numbers. */
 async function corrupt(path: string, entries: Record<number, bigint>): Promise<void> {
   const bytes = await readFile(path)
-  const table = Number(bytes.readBigUInt64BE(Number(bytes.readBigUInt64BE(40))) & 0x00fffffffffffe00n)
+  const table = tableOf(bytes)
   for (const [number, entry] of Object.entries(entries)) bytes.writeBigUInt64BE(entry, table + 8 * Number(number))
   await writeFile(path, bytes)
 }
@@ -182,7 +188,10 @@ test('I35: what can be read of a damaged image is salvaged, as qemu-img does, an
   wanted.fill(0x22, 0, MIB).fill(0x33, MIB, MIB + CLUSTER)
   for (const { start, length } of lost) wanted.fill(0, start, start + length)
 
-  expect(await rejection(images.convert(disk, target, { format: 'raw' }))).toMatchObject({ code: 'IMAGE_CORRUPT' })
+  expect(await rejection(images.convert(disk, target, { format: 'raw' }))).toMatchObject({
+    code: 'IMAGE_CORRUPT',
+    hint: expect.stringContaining('salvage: true'),
+  })
   expect(readdirSync(folder('.'))).not.toContain('target')
   for (const options of targets) {
     const made = await images.convert(disk, target, { ...options, salvage: true, overwrite: true })
@@ -241,6 +250,86 @@ test.each(Object.entries(pastTheEnd))('I35: a damaged %s is salvaged too', async
   const { unreadable } = await images.convert(disk, target, { format: 'raw', salvage: true })
   expect(unreadable).toEqual({ bytes: size, parts: [{ start: size, length: size }] })
   expect((await readFile(target)).equals(Buffer.alloc(3 * size, 0x44).fill(0, size, 2 * size))).toBe(true)
+})
+
+test.each<[string, lost: number, damage: (bytes: Buffer) => Buffer]>([
+  [
+    'whose reference counts lie where its data do',
+    0,
+    (bytes) => {
+      const counts = Number(bytes.readBigUInt64BE(48))
+      const [first, second] = [0, 1].map((n) => bytes.readBigUInt64BE(tableOf(bytes) + 8 * n) & OFFSET_MASK)
+      bytes.writeBigUInt64BE(first as bigint, counts)
+      bytes.writeBigUInt64BE(second as bigint, counts + 8)
+      return bytes
+    },
+  ],
+  [
+    'whose reference counts are gone',
+    0,
+    (bytes) => {
+      bytes.writeBigUInt64BE(1n << 40n, 48)
+      return bytes
+    },
+  ],
+  [
+    'whose snapshots are gone',
+    0,
+    (bytes) => {
+      bytes.writeUInt32BE(3, 60)
+      bytes.writeBigUInt64BE(1n << 40n, 64)
+      return bytes
+    },
+  ],
+  ['that is cut within its last cluster', CLUSTER / 2, (bytes) => bytes.subarray(0, bytes.length - CLUSTER / 2)],
+  ['that is cut within its table', MIB, (bytes) => bytes.subarray(0, tableOf(bytes) + 36)],
+])('I35: a qcow2 %s is salvaged, and its backing shows through nowhere', async (_what, lost, damage) => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [base, disk, target] = [folder('base.raw'), folder('disk.qcow2'), folder('target.raw')]
+  writeFileSync(base, Buffer.alloc(MIB, 0x11))
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'raw', disk)
+  await qemuIo(disk, ['write -P 0x22 0 1M'])
+  await writeFile(disk, damage(await readFile(disk)))
+  const { unreadable } = await images.convert(disk, target, { format: 'raw', salvage: true })
+  expect(unreadable).toEqual({ bytes: lost, parts: lost === 0 ? [] : [{ start: MIB - lost, length: lost }] })
+  expect((await readFile(target)).equals(Buffer.alloc(MIB, 0x22).fill(0, MIB - lost))).toBe(true)
+})
+
+test('I35: a vmdk whose redundant directory leads to data is salvaged whole', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [raw, disk, target] = [folder('a.raw'), folder('disk.vmdk'), folder('target.raw')]
+  writeFileSync(raw, Buffer.alloc(MIB, 0x44))
+  await images.convert(raw, disk, { format: 'vmdk', sourceFormat: 'raw' })
+  const bytes = await readFile(disk)
+  const [redundant, directory] = [48, 56].map((at) => 512 * Number(bytes.readBigUInt64LE(at))) as [number, number]
+  const grain = bytes.readUInt32LE(512 * bytes.readUInt32LE(directory))
+  bytes.writeUInt32LE(grain, redundant)
+  await writeFile(disk, bytes)
+  expect(await rejection(images.convert(disk, target, { format: 'raw' }))).toMatchObject({ code: 'IMAGE_CORRUPT' })
+  const { unreadable } = await images.convert(disk, target, { format: 'raw', salvage: true })
+  expect(unreadable).toEqual({ bytes: 0, parts: [] })
+  expect((await readFile(target)).equals(await readFile(raw))).toBe(true)
+})
+
+test('I35: what is salvaged onto a backing that is damaged itself hides what nobody can read of that', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [base, disk, target] = [folder('base.qcow2'), folder('disk.qcow2'), folder('target.qcow2')]
+  await qemuImg('create', '-q', '-f', 'qcow2', base, '1M')
+  await qemuIo(base, ['write -P 0x11 0 1M'])
+  await qemuImg('create', '-q', '-f', 'qcow2', '-b', base, '-F', 'qcow2', disk)
+  await qemuIo(disk, ['write -P 0x22 256K 64K'])
+  await corrupt(base, { 3: PAST_THE_END, 4: PAST_THE_END })
+  const backing = { path: base, format: 'qcow2' as const }
+  const { unreadable } = await images.convert(disk, target, { format: 'qcow2', backing, salvage: true })
+  expect(unreadable).toEqual({ bytes: CLUSTER, parts: [{ start: 3 * CLUSTER, length: CLUSTER }] })
+  await images.convert(target, folder('read.raw'), { format: 'raw' })
+  const wanted = Buffer.alloc(MIB, 0x11)
+    .fill(0, 3 * CLUSTER, 4 * CLUSTER)
+    .fill(0x22, 4 * CLUSTER, 5 * CLUSTER)
+  expect((await readFile(folder('read.raw'))).equals(wanted)).toBe(true)
 })
 
 test('the snapshot of a qcow2 is converted by id and by name, and nothing of the source changes', async () => {

@@ -39,8 +39,10 @@ Status map_metadata(ImageState& image, const CancelToken& cancel) {
   image.metadata.reserve(ranges);
   image.metadata.add(0, geometry.cluster());
   image.metadata.add(header.l1_offset, std::uint64_t{header.l1_size} * 8);
-  image.metadata.add(header.refcount_table_offset,
-                     std::uint64_t{header.refcount_table_clusters} << geometry.cluster_bits);
+  if (!image.salvage) {
+    image.metadata.add(header.refcount_table_offset,
+                       std::uint64_t{header.refcount_table_clusters} << geometry.cluster_bits);
+  }
   std::size_t seen = 0;
   for (const std::uint64_t entry : image.refcount_table) {
     if (++seen % kEntriesBetweenChecks == 0) TRY(cancel.check());
@@ -60,7 +62,7 @@ Status map_metadata(ImageState& image, const CancelToken& cancel) {
       damaged("a snapshot's L1 table lies outside the file");
     }
   }
-  if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value()) {
+  if (auto bitmaps = header.bitmaps(); bitmaps.ok() && bitmaps.value() && !image.salvage) {
     image.metadata.add(bitmaps.value()->offset, bitmaps.value()->bytes);
   }
   TRY(cancel.check());
@@ -101,10 +103,11 @@ Status show_snapshot(ImageState& image, const std::string& id_or_name) {
 ImageState::ImageState(File& image_file, Header parsed, const LoadOptions& options)
     : file(image_file),
       header(std::move(parsed)),
+      salvage(options.salvage),
       tables(options.budget ? options.budget : std::make_shared<MetadataBudget>()),
       metadata(header.geometry),
       l2_tables(image_file, header.geometry.cluster(), options.writable ? kWriterCacheBytes : kReaderCacheBytes,
-                tables.budget()) {}
+                tables.budget(), options.salvage ? std::byte{0xff} : std::byte{0}) {}
 
 Error ImageState::corrupt(std::string what, std::uint64_t offset) const {
   return Error(ErrorCode::kImageCorrupt, std::move(what)).on(file.path()).at(offset);
@@ -131,6 +134,38 @@ Result<std::vector<std::uint64_t>> read_table(const ImageState& image, std::uint
   return entries;
 }
 
+namespace {
+
+// What the end of the file cuts off of it names clusters that are nowhere.
+Result<std::vector<std::uint64_t>> read_l1(const ImageState& image, const CancelToken& cancel) {
+  const std::uint64_t offset = image.header.l1_offset;
+  const std::uint64_t count = image.header.l1_size;
+  if (!image.salvage || image.in_file(offset, count * 8)) {
+    return read_table(image, offset, count, "the L1 table", cancel);
+  }
+  const std::uint64_t in_file = image.begins_in_file(offset) ? (image.file_end - offset) / 8 : 0;
+  auto entries = TRY(read_table(image, in_file == 0 ? 0 : offset, in_file, "the L1 table", cancel));
+  entries.resize(count, kOffsetMask);
+  return entries;
+}
+
+// The last cluster of it may be cut by the end of the file, as in an image of which only the used part of each table
+// was written: what is missing is zero.
+Result<std::vector<std::uint64_t>> read_refcount_table(ImageState& image, const CancelToken& cancel) {
+  const std::uint64_t cluster = image.geometry().cluster();
+  const std::uint64_t entries = image.header.refcount_table_clusters * cluster / 8;
+  const std::uint64_t offset = image.header.refcount_table_offset;
+  if (!image.begins_in_file(offset)) return image.corrupt("the refcount table is not inside the file", offset);
+  const std::uint64_t in_file = std::min(entries, (image.file_end - offset) / 8);
+  if (entries - in_file > cluster / 8) return image.corrupt("the refcount table is not inside the file", offset);
+  TRY(image.tables.take(entries * 8));
+  auto table = TRY(read_table(image, offset, in_file, "the refcount table", cancel));
+  table.resize(entries);
+  return table;
+}
+
+}  // namespace
+
 Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& options) {
   const CancelToken never;
   const CancelToken& cancel = options.cancel != nullptr ? *options.cancel : never;
@@ -142,34 +177,29 @@ Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& op
   if (!cluster_size.ok()) return std::move(cluster_size).error().on(file.path());
   const std::size_t had = head.size();
   head.resize(std::min(file_size, *cluster_size));
-  TRY(read_exact(file, had, MutableBytes(head).subspan(had), "the header"));
+  const Status rest = read_exact(file, had, MutableBytes(head).subspan(had), "the header");
+  // Most of a header's cluster is not used.
+  if (!rest.ok() && options.salvage) head.resize(had);
+  if (!rest.ok() && !options.salvage) return rest.error();
   auto header = parse_header(head);
   if (!header.ok()) return std::move(header).error().on(file.path());
 
   auto image = std::make_unique<ImageState>(file, std::move(header).value(), options);
   image->file_end = file_size;
-  SnapshotTable snapshots = TRY(read_snapshot_table(file, image->header, file_size, cancel));
-  TRY(image->tables.take(head.size() + snapshots.memory_bytes()));
-  image->snapshots = std::move(snapshots.entries);
-  image->shown_snapshots = std::move(snapshots.shown);
+  TRY(image->tables.take(head.size()));
+  if (!options.salvage || options.snapshot) {
+    SnapshotTable snapshots = TRY(read_snapshot_table(file, image->header, file_size, cancel));
+    TRY(image->tables.take(snapshots.memory_bytes()));
+    image->snapshots = std::move(snapshots.entries);
+    image->shown_snapshots = std::move(snapshots.shown);
+  }
   if (options.snapshot) TRY(show_snapshot(*image, *options.snapshot));
+  if (options.salvage) image->snapshots.clear();
   if (options.header_only) return image;
   // The last part is the table that each cache is sure to hold.
   TRY(image->tables.take(std::uint64_t{image->header.l1_size} * 8 + image->geometry().cluster()));
-  image->l1 = TRY(read_table(*image, image->header.l1_offset, image->header.l1_size, "the L1 table", cancel));
-  const std::uint64_t table_entries =
-      (std::uint64_t{image->header.refcount_table_clusters} << image->geometry().cluster_bits) / 8;
-  // The last cluster of the table may be cut by the end of the file, as in an image of which only the used part of each
-  // table was written: what is missing is zero.
-  const std::uint64_t offset = image->header.refcount_table_offset;
-  if (!image->begins_in_file(offset)) return image->corrupt("the refcount table is not inside the file", offset);
-  const std::uint64_t in_file = std::min(table_entries, (file_size - offset) / 8);
-  if (table_entries - in_file > image->geometry().cluster() / 8) {
-    return image->corrupt("the refcount table is not inside the file", offset);
-  }
-  TRY(image->tables.take(table_entries * 8));
-  image->refcount_table = TRY(read_table(*image, offset, in_file, "the refcount table", cancel));
-  image->refcount_table.resize(table_entries);
+  image->l1 = TRY(read_l1(*image, cancel));
+  if (!options.salvage) image->refcount_table = TRY(read_refcount_table(*image, cancel));
   TRY(map_metadata(*image, cancel));
   return image;
 }

@@ -23,6 +23,7 @@ namespace sluicebox::image::qcow2 {
 struct LoadOptions {
   bool header_only = false;                          // the header and the snapshot table, no other
   bool writable = false;                             // a writer comes back to its tables, a reader passes them once
+  bool salvage = false;                              // as OpenOptions says
   std::shared_ptr<MetadataBudget> budget = nullptr;  // absent: one of its own
   const CancelToken* cancel = nullptr;               // absent: it cannot be cancelled
   // Present: the disk is the one that this internal snapshot shows, to be read only.
@@ -34,6 +35,7 @@ struct ImageState {
 
   File& file;
   Header header;
+  const bool salvage;
   MetadataShare tables;  // what the members below take
   // The file's length, as far as we know or have written it; on a block device, once it is written, where the image
   // ends.

@@ -237,8 +237,10 @@ Status Qcow2Block::write_packed(std::uint64_t offset, Bytes packed) {
 }
 
 Result<std::unique_ptr<Block>> Qcow2Block::open_snapshot(const std::string& id_or_name) const {
-  return open_qcow2(image_->file,
-                    {.budget = image_->tables.budget(), .cancel = options_.cancel, .snapshot = id_or_name});
+  return open_qcow2(image_->file, {.salvage = options_.salvage,
+                                   .budget = image_->tables.budget(),
+                                   .cancel = options_.cancel,
+                                   .snapshot = id_or_name});
 }
 
 Result<std::optional<std::vector<PersistentBitmap>>> Qcow2Block::bitmaps() const {
@@ -364,6 +366,7 @@ Result<CheckReport> Qcow2Block::check(Repair repair, ProgressSink& progress, con
 Result<std::unique_ptr<Block>> open_qcow2(File& file, const OpenOptions& options) {
   auto image = TRY(load_image(file, {.header_only = options.info_only,
                                      .writable = options.writable,
+                                     .salvage = options.salvage,
                                      .budget = options.budget,
                                      .cancel = options.cancel,
                                      .snapshot = options.snapshot}));

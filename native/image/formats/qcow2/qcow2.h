@@ -21,6 +21,9 @@ struct OpenOptions {
   bool for_repair = false;
   // Opened by info: features that cannot be read yet are reported by info(), and read() refuses them by name.
   bool info_only = false;
+  // What only a writer needs (reference counts, other snapshots, bitmaps) is not looked at, and what the file's end
+  // cuts off is damage: no read takes it for zeros. Never writable.
+  bool salvage = false;
   std::shared_ptr<MetadataBudget> budget = nullptr;    // shared with the layers that are open beside; absent: its own
   const CancelToken* cancel = nullptr;                 // heard while it is opened
   std::optional<std::string> snapshot = std::nullopt;  // show what this one, by id or name, has kept; never writable

@@ -2,9 +2,16 @@
 
 #include <algorithm>
 
+#include "base/checked.h"
 #include "image/formats/qcow2/layout.h"
 
 namespace sluicebox::image::qcow2 {
+
+namespace {
+
+constexpr std::size_t kLongestEntry = 16;  // one of which only a part is there is not there
+
+}  // namespace
 
 void CachedTable::touch(std::size_t begin, std::size_t end) {
   begin = begin / kSectorBytes * kSectorBytes;
@@ -23,7 +30,8 @@ Result<std::shared_ptr<CachedTable>> TableCache::load(std::uint64_t offset) {
   }
   // Read outside the lock: two threads may read the same table, and the first to return is kept.
   std::vector<std::byte> bytes(table_bytes_);
-  TRY(read_padded(file_, offset, bytes));
+  const std::size_t had = TRY(file_.read_at(offset, bytes));
+  if (had < bytes.size()) std::ranges::fill(std::span(bytes).subspan(align_down(had, kLongestEntry)), past_end_);
   auto table = std::make_shared<CachedTable>(offset, std::move(bytes));
   const MutexLock lock(mutex_);
   if (const auto found = by_offset_.find(offset); found != by_offset_.end()) return *found->second;

@@ -53,13 +53,18 @@ class TableCache {
  public:
   // As many tables as fit in `most_bytes`, but at least two; fewer when the budget has no more to give. The memory of
   // one is the owner's to take beforehand, so that whoever reads on in one table finds it again.
-  TableCache(const File& file, std::size_t table_bytes, std::size_t most_bytes, std::shared_ptr<MetadataBudget> budget)
-      : file_(file), table_bytes_(table_bytes), most_bytes_(most_bytes), budget_(std::move(budget)) {}
+  TableCache(const File& file, std::size_t table_bytes, std::size_t most_bytes, std::shared_ptr<MetadataBudget> budget,
+             std::byte past_end = std::byte{0})
+      : file_(file),
+        table_bytes_(table_bytes),
+        most_bytes_(most_bytes),
+        past_end_(past_end),
+        budget_(std::move(budget)) {}
   ~TableCache() { clear(); }
   TableCache(const TableCache&) = delete;
   TableCache& operator=(const TableCache&) = delete;
 
-  // What the file does not have of the table reads as zeros: the caller has checked that it begins inside.
+  // What the file does not have of the table is `past_end`: the caller has checked that it begins inside.
   Result<std::shared_ptr<CachedTable>> load(std::uint64_t offset) EXCLUDES(mutex_);
   // A new table of zeros, or a copy of another, that takes the place of anything cached for this offset.
   std::shared_ptr<CachedTable> create(std::uint64_t offset, const CachedTable* copy_of) EXCLUDES(mutex_);
@@ -75,6 +80,7 @@ class TableCache {
   const File& file_;
   const std::size_t table_bytes_;
   const std::size_t most_bytes_;
+  const std::byte past_end_;
   const std::shared_ptr<MetadataBudget> budget_;
   Mutex mutex_;
   Recency recency_ GUARDED_BY(mutex_);

@@ -23,12 +23,19 @@ class RawBlock final : public Block {
 
   Status read(std::uint64_t offset, MutableBytes out) override {
     TRY(within_disk(offset, out.size(), "read"));
-    return read_padded(file_, offset, out);  // the last sector may be cut by the end of the file
+    // The last sector may be cut by the end of the file. Nothing else: a file that is shorter than it was has lost
+    // bytes.
+    const std::uint64_t sure = size_ - std::min(size_, kSector - 1);
+    const MutableBytes first = out.first(std::min<std::uint64_t>(out.size(), sure - std::min(sure, offset)));
+    if (TRY(file_.read_at(offset, first)) < first.size()) return cut(offset);
+    return read_padded(file_, offset + first.size(), out.subspan(first.size()));
   }
 
   Result<BlockStatus> status(std::uint64_t offset, std::uint64_t length) override {
     TRY(within_disk(offset, 0, "examine"));
     const FileExtent extent = TRY(file_.extent_at(offset, std::min(length, size_ - offset)));
+    // Past the end of a file there are no data either.
+    if (!extent.data && TRY(file_.size()) + kSector <= size_) return cut(offset);
     BlockStatus status;
     status.mapping = extent.data ? Mapping::kData : Mapping::kZero;
     status.length = extent.length;
@@ -68,6 +75,11 @@ class RawBlock final : public Block {
     const auto end = checked_add(offset, length);
     if (end && *end <= size_ && (length != 0 || offset < size_ || size_ == 0)) return {};
     return Error(ErrorCode::kInternal, std::string("cannot ") + verb + " past the end of " + printable(file_.path()))
+        .on(file_.path())
+        .at(offset);
+  }
+  Error cut(std::uint64_t offset) const {
+    return Error(ErrorCode::kIo, printable(file_.path()) + " is shorter than it was: another program cut it")
         .on(file_.path())
         .at(offset);
   }

@@ -59,7 +59,7 @@ Result<ReadHeader> read_sparse_header(const File& file) {
 
 Result<std::unique_ptr<Extent>> open_grains(File& file, const SparseHeader& header, std::uint64_t sectors,
                                             const OpenOptions& options) {
-  const SparseOptions sparse{.sectors = sectors, .budget = options.budget};
+  const SparseOptions sparse{.sectors = sectors, .salvage = options.salvage, .budget = options.budget};
   return header.compressed() ? open_stream(file, header, sparse) : open_sparse(file, header, sparse);
 }
 

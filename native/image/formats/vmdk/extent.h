@@ -40,6 +40,7 @@ class Extent {
 // Each of them shows `sectors` sectors.
 struct SparseOptions {
   std::uint64_t sectors = 0;
+  bool salvage = false;  // as OpenOptions says
   std::shared_ptr<MetadataBudget> budget = nullptr;
 };
 Result<std::unique_ptr<Extent>> open_sparse(File& file, const SparseHeader& header, const SparseOptions& options);

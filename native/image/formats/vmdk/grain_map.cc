@@ -19,11 +19,12 @@ struct Claim {
 }  // namespace
 
 Result<std::unique_ptr<GrainMap>> GrainMap::load(File& file, const SparseHeader& header, std::uint64_t sectors,
-                                                 std::shared_ptr<MetadataBudget> budget) {
+                                                 bool salvage, std::shared_ptr<MetadataBudget> budget) {
   if (!budget) budget = std::make_shared<MetadataBudget>();
   std::unique_ptr<GrainMap> map(new GrainMap(file, header, sectors, std::move(budget)));
   map->file_bytes_ = TRY(file.size());
-  TRY(map->read_directories());
+  map->directory_ = TRY(map->read_directory(header.directory, "the grain directory"));
+  if (!salvage) TRY(map->read_redundant_directory());
   TRY(map->judge_tables());
   const MutexLock lock(map->mutex_);
   map->slots_.resize(std::min<std::uint64_t>(map->tables(), kMostSlots));
@@ -54,8 +55,7 @@ Result<std::vector<std::uint32_t>> GrainMap::read_directory(std::uint64_t sector
   return entries;
 }
 
-Status GrainMap::read_directories() {
-  directory_ = TRY(read_directory(header_.directory, "the grain directory"));
+Status GrainMap::read_redundant_directory() {
   // A redundant directory that is the directory itself is none.
   if (!header_.has(kFlagRedundantDirectory) || header_.redundant_directory == header_.directory ||
       header_.compressed()) {

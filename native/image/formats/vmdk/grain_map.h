@@ -38,8 +38,9 @@ struct GrainRun {
 class GrainMap {
  public:
   // `sectors` of the disk are mapped, of those that the header has tables for.
+  // `salvage`: what only a writer needs is not looked at.
   static Result<std::unique_ptr<GrainMap>> load(File& file, const SparseHeader& header, std::uint64_t sectors,
-                                                std::shared_ptr<MetadataBudget> budget);
+                                                bool salvage, std::shared_ptr<MetadataBudget> budget);
   ~GrainMap();
   GrainMap(const GrainMap&) = delete;
   GrainMap& operator=(const GrainMap&) = delete;
@@ -95,7 +96,7 @@ class GrainMap {
   };
   GrainMap(File& file, const SparseHeader& header, std::uint64_t sectors, std::shared_ptr<MetadataBudget> budget)
       : file_(file), header_(header), sectors_(sectors), share_(std::move(budget)) {}
-  Status read_directories();
+  Status read_redundant_directory();
   Status judge_tables();
   Result<std::vector<std::uint32_t>> read_directory(std::uint64_t sector, const char* what);
   Status write_changed(const std::vector<std::uint32_t>& directory);

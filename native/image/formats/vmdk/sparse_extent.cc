@@ -20,7 +20,8 @@ constexpr std::size_t kMostChangedTables = 4096;
 
 class SparseExtent final : public Extent {
  public:
-  explicit SparseExtent(std::unique_ptr<GrainMap> map) : map_(std::move(map)), flushed_bytes_(map_->file_bytes()) {}
+  SparseExtent(std::unique_ptr<GrainMap> map, bool salvage)
+      : map_(std::move(map)), salvage_(salvage), flushed_bytes_(map_->file_bytes()) {}
 
   std::uint64_t unit() const override { return map_->grain_bytes(); }
   const File* file() const override { return &map_->file(); }
@@ -42,6 +43,7 @@ class SparseExtent final : public Extent {
   Result<std::uint32_t> append_grain(Bytes data);
 
   const std::unique_ptr<GrainMap> map_;
+  const bool salvage_;
   bool surveyed_ = false;
   bool unsynced_ = false;        // data was written since the last flush
   std::uint64_t next_ = 0;       // the sector of the next new grain
@@ -53,7 +55,8 @@ Status SparseExtent::read(std::uint64_t offset, MutableBytes out) {
     const GrainRun run = TRY(map_->find(offset, out.size()));
     const MutableBytes part = out.first(run.length);
     if (run.kind == GrainKind::kData) {
-      TRY(read_padded(map_->file(), run.host, part));  // the last grain may be cut by the end of the file
+      // The last grain may be cut by the end of the file.
+      TRY(salvage_ ? read_exact(map_->file(), run.host, part, "a grain") : read_padded(map_->file(), run.host, part));
     } else {
       std::memset(part.data(), 0, part.size());
     }
@@ -218,8 +221,8 @@ Status SparseExtent::check(Repair repair, CheckReport& report, ProgressSink& pro
 }  // namespace
 
 Result<std::unique_ptr<Extent>> open_sparse(File& file, const SparseHeader& header, const SparseOptions& options) {
-  std::unique_ptr<GrainMap> map = TRY(GrainMap::load(file, header, options.sectors, options.budget));
-  return std::unique_ptr<Extent>(std::make_unique<SparseExtent>(std::move(map)));
+  std::unique_ptr<GrainMap> map = TRY(GrainMap::load(file, header, options.sectors, options.salvage, options.budget));
+  return std::unique_ptr<Extent>(std::make_unique<SparseExtent>(std::move(map), options.salvage));
 }
 
 }  // namespace sluicebox::image::vmdk

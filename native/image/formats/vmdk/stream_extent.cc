@@ -196,7 +196,7 @@ Status StreamExtent::check(Repair, CheckReport& report, ProgressSink& progress, 
 }  // namespace
 
 Result<std::unique_ptr<Extent>> open_stream(File& file, const SparseHeader& header, const SparseOptions& options) {
-  std::unique_ptr<GrainMap> map = TRY(GrainMap::load(file, header, options.sectors, options.budget));
+  std::unique_ptr<GrainMap> map = TRY(GrainMap::load(file, header, options.sectors, options.salvage, options.budget));
   return std::unique_ptr<Extent>(std::make_unique<StreamExtent>(std::move(map)));
 }
 

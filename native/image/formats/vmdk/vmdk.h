@@ -20,7 +20,8 @@ using OpenExtent = std::function<Result<File*>(const std::string& name)>;
 
 struct OpenOptions {
   bool writable = false;
-  bool for_repair = false;           // opened by check with repair: damage does not refuse it
+  bool for_repair = false;  // opened by check with repair: damage does not refuse it
+  bool salvage = false;     // redundant directories are not looked at, and a grain that the file's end cuts is damage
   OpenExtent open_extent = nullptr;  // absent: disks of one file only
   std::shared_ptr<MetadataBudget> budget = nullptr;
 };
