@@ -114,7 +114,7 @@ test('X15, X22: a size of a terminal is two integers from 1 to 65535', () => {
     [{ cols: 1, rows: -1 }, 'rows'],
     [{ cols: 65_536, rows: 1 }, 'cols'],
     [{ cols: 1 }, 'rows'],
-    [{ cols: 1, rows: 1, x: 1 }, 'x'],
+    [{ cols: 1, rows: 1, x: 1 }, 'size.x'],
   ] as const)
     expect(refusal(() => readTerminalSize('execution.resize', size)).argument).toBe(argument)
   expect(refusal(() => readExec(['ls'], { tty: { cols: 0, rows: 1 } })).argument).toBe('tty.cols')
