@@ -31,7 +31,9 @@ Result<std::shared_ptr<CachedTable>> TableCache::load(std::uint64_t offset) {
   // Read outside the lock: two threads may read the same table, and the first to return is kept.
   std::vector<std::byte> bytes(table_bytes_);
   const std::size_t had = TRY(file_.read_at(offset, bytes));
-  if (had < bytes.size()) std::ranges::fill(std::span(bytes).subspan(align_down(had, kLongestEntry)), past_end_);
+  if (had < bytes.size() && past_end_ != std::byte{0}) {
+    std::ranges::fill(std::span(bytes).subspan(align_down(had, kLongestEntry)), past_end_);
+  }
   auto table = std::make_shared<CachedTable>(offset, std::move(bytes));
   const MutexLock lock(mutex_);
   if (const auto found = by_offset_.find(offset); found != by_offset_.end()) return *found->second;
