@@ -25,18 +25,21 @@ export interface Files {
   readonly allowed: readonly string[]
 }
 
+/** The library's options in its advice, and what they are called here. */
+const OPTIONS = {
+  'existing: true': '-n',
+  'shared: true': '-U',
+  'salvage: true': '--salvage',
+  "sourceFormat: 'raw'": '-f raw',
+}
+
 /** In one line: what failed, on what, why, and what to do. */
 export function describe({ message, hint, path }: SluiceboxError): string {
   // Not every message names the file, and a name with other characters was escaped there.
   const named = path === undefined || message.includes(path) || !/^[ -~]+$/.test(path)
   const advice = hint?.includes('allowPaths')
     ? 'if the image is trusted, allow the directory with --allow-path DIR or SLUICEBOX_ALLOW_PATHS'
-    : // The library's options, under the names that they have here.
-      hint
-        ?.replace('existing: true', '-n')
-        .replace('shared: true', '-U')
-        .replace('salvage: true', '--salvage')
-        .replace("sourceFormat: 'raw'", '-f raw')
+    : Object.entries(OPTIONS).reduce((text, [option, here]) => text?.replace(option, here), hint)
   return `${named ? '' : `${path}: `}${message}${advice ? `: ${advice}` : ''}`
 }
 

@@ -317,7 +317,10 @@ test('convert --salvage reads around damage as qemu-img does, and says what is l
       'sluicebox: warning: 131072 bytes are lost\n',
   )
   await same('compare', '-f', 'raw', '-F', 'raw', 'a.raw', '../theirs/a.raw')
-  expect((await run('convert', '-O', 'raw', 'a.qcow2', 'b.raw')).ours.code).toBe(1)
+  const { ours: refused } = await run('convert', '-O', 'raw', 'a.qcow2', 'b.raw')
+  expect([refused.code, refused.stderr]).toEqual([1, expect.stringContaining(': --salvage reads around')])
+  const { ours: quiet } = await run('convert', '-q', '--salvage', '-O', 'raw', 'a.qcow2', 'b.raw')
+  expect(quiet).toEqual({ code: 0, stdout: '', stderr: '' })
   const { ours: sound } = await run('convert', '--salvage', '-O', 'qcow2', 'a.raw', 'b.qcow2')
   expect(sound).toEqual({ code: 0, stdout: '', stderr: '' })
 })

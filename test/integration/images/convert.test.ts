@@ -313,6 +313,18 @@ test('I35: a vmdk whose redundant directory leads to data is salvaged whole', as
   expect((await readFile(target)).equals(await readFile(raw))).toBe(true)
 })
 
+test('I35: a vmdk that is cut within its last grain is salvaged as far as it goes', async () => {
+  const { images } = openRuntime()
+  const folder = makeFolder()
+  const [raw, disk, target] = [folder('a.raw'), folder('disk.vmdk'), folder('target.raw')]
+  writeFileSync(raw, Buffer.alloc(MIB, 0x44))
+  await images.convert(raw, disk, { format: 'vmdk', sourceFormat: 'raw' })
+  await writeFile(disk, (await readFile(disk)).subarray(0, -CLUSTER / 2))
+  const { unreadable } = await images.convert(disk, target, { format: 'raw', salvage: true })
+  expect(unreadable).toEqual({ bytes: CLUSTER / 2, parts: [{ start: MIB - CLUSTER / 2, length: CLUSTER / 2 }] })
+  expect((await readFile(target)).equals(Buffer.alloc(MIB, 0x44).fill(0, MIB - CLUSTER / 2))).toBe(true)
+})
+
 test('I35: what is salvaged onto a backing that is damaged itself hides what nobody can read of that', async () => {
   const { images } = openRuntime()
   const folder = makeFolder()

@@ -13,8 +13,11 @@ namespace {
 
 Status read_extent(const ImageState& image, const Extent& extent, std::uint64_t offset, MutableBytes out,
                    std::optional<Inflater>& inflater) {
-  if (extent.kind == EntryKind::kData && image.salvage) return read_exact(image.file, extent.host, out, "a cluster");
-  if (extent.kind == EntryKind::kData) return read_padded(image.file, extent.host, out);
+  if (extent.kind == EntryKind::kData) {
+    // The last cluster may be cut by the end of the file.
+    return image.salvage ? read_exact(image.file, extent.host, out, "a cluster")
+                         : read_padded(image.file, extent.host, out);
+  }
   if (extent.kind != EntryKind::kCompressed) {
     std::memset(out.data(), 0, out.size());
     return {};

@@ -177,10 +177,10 @@ Result<std::unique_ptr<ImageState>> load_image(File& file, const LoadOptions& op
   if (!cluster_size.ok()) return std::move(cluster_size).error().on(file.path());
   const std::size_t had = head.size();
   head.resize(std::min(file_size, *cluster_size));
-  const Status rest = read_exact(file, had, MutableBytes(head).subspan(had), "the header");
-  // Most of a header's cluster is not used.
-  if (!rest.ok() && options.salvage) head.resize(had);
-  if (!rest.ok() && !options.salvage) return rest.error();
+  if (const Status rest = read_exact(file, had, MutableBytes(head).subspan(had), "the header"); !rest.ok()) {
+    if (!options.salvage) return rest.error();
+    head.resize(had);  // most of a header's cluster is not used
+  }
   auto header = parse_header(head);
   if (!header.ok()) return std::move(header).error().on(file.path());
 
